@@ -1,0 +1,72 @@
+"""Dated reports: what was measured, where, by which command and commit.
+
+A report is Markdown for people with its data as JSON at the end, named `theme_machine_date.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from temper.kernels import _native
+from temper.machine import describe
+
+HERE = Path(__file__).parent
+
+
+def commit() -> str:
+    """The commit measured; `+changes` when the work tree differs from it."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+
+
+def bandwidth(working_set_bytes: int, threads: int) -> float:
+    """Measured read bandwidth over a working set of this size, bytes/s."""
+    return _native.read_bandwidth(working_set_bytes, threads, 7)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table; floats to three significant digits."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return str(value)
+
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def write(theme: str, title: str, body: str, data: dict[str, Any]) -> Path:
+    """Write the report and return its path. One report a theme, machine and day: a later run replaces it."""
+    machine = describe()
+    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    path = HERE / f"{theme}_{slug}_{today}.md"
+    given = " ".join(Path(arg).name.upper() if arg.startswith("/") else arg for arg in sys.argv[1:])  # no paths of ours
+    command = f"make prove {theme}" + (f" ARGS='{given}'" if given else "")
+    head = [
+        f"# {title}",
+        "",
+        f"- date: {datetime.now(UTC).isoformat(timespec='minutes')}",
+        f"- commit: `{commit()}`",
+        f"- command: `{command}`",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores",
+        "",
+    ]
+    blob = json.dumps({"machine": machine} | data, indent=1)
+    path.write_text(
+        "\n".join(head) + "\n" + body + f"\n\n<details><summary>data</summary>\n\n```json\n{blob}\n```\n\n</details>\n"
+    )
+    print(f"wrote {path}")
+    return path

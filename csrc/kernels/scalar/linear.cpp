@@ -1,0 +1,138 @@
+// Matrix products in plain C++: the arithmetic of linear.h spelled out, for machines without a vector
+// set and as what the vector sets are tested against.
+//
+// Version 1: a group is widened once for all rows, then each row takes its 16 lanes in turn.
+#include "kernels/linear.h"
+
+#include "kernels/panel.h"
+
+namespace temper::TEMPER_ISA {
+
+namespace {
+
+void linear_float(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel) {
+    const uint8_t* values = w.data + panel * w.panel_bytes;
+    const int64_t lanes = w.n - panel * kLanes < kLanes ? w.n - panel * kLanes : kLanes;
+    for (int64_t r = 0; r < x.rows; ++r) {
+        const float* row = x.f32 + r * x.f32_stride;
+        float acc[kLanes] = {};
+        for (int64_t i = 0; i < w.k; ++i) {
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const int64_t at = i * kLanes + lane;
+                float value;
+                if (w.format == WeightFormat::f32) {
+                    value = f32_from_bits(load_u32(values + 4 * at));
+                } else if (w.format == WeightFormat::f16) {
+                    value = f16_to_f32(load_u16(values + 2 * at));
+                } else {
+                    value = bf16_to_f32(load_u16(values + 2 * at));
+                }
+                acc[lane] = __builtin_fmaf(value, row[i], acc[lane]);
+            }
+        }
+        for (int64_t lane = 0; lane < lanes; ++lane) y[r * y_stride + panel * kLanes + lane] = acc[lane];
+    }
+}
+
+// Codes and scales of one group, ready for any number of rows. Half 1 is used by q6k only.
+struct WideGroup {
+    uint8_t codes[kLanes][kGroup];
+    LaneScale scales[2][kLanes];
+};
+
+void widen(const PackedMatrix& w, const PanelLayout& layout, const uint8_t* panel, int64_t group,
+           WideGroup& wide) {
+    const int bits = traits_of(w.format).bits;
+    for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t words[8];
+        load_lane(bits, panel + group * layout.group_bytes, lane, words);
+        memcpy(wide.codes[lane], words, kGroup);
+        for (int half = 0; half < 2; ++half) {
+            wide.scales[half][lane] = lane_scale(w.format, panel, layout, group, lane, half);
+        }
+    }
+}
+
+int32_t dot(const uint8_t* codes, const int8_t* x, int count) {
+    int32_t sum = 0;
+    for (int i = 0; i < count; ++i) sum += int32_t{codes[i]} * int32_t{x[i]};
+    return sum;
+}
+
+void linear_quantized(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
+                      int64_t panel) {
+    const FormatTraits traits = traits_of(w.format);
+    const PanelLayout layout = panel_layout(w.format, w.k);
+    const uint8_t* data = w.data + panel * w.panel_bytes;
+    const int32_t zero = traits.zero_log2 < 0 ? 0 : 1 << traits.zero_log2;
+    const int64_t lanes = w.n - panel * kLanes < kLanes ? w.n - panel * kLanes : kLanes;
+    float* out = y + panel * kLanes;
+    for (int64_t g = 0; g < layout.groups; ++g) {
+        WideGroup wide;
+        widen(w, layout, data, g, wide);
+        for (int64_t r = 0; r < x.rows; ++r) {
+            const ActivationGroup& a = x.groups[r * layout.groups + g];
+            for (int64_t lane = 0; lane < lanes; ++lane) {
+                const uint8_t* codes = wide.codes[lane];
+                const LaneScale& first = wide.scales[0][lane];
+                float acc = g == 0 ? 0.0f : out[r * y_stride + lane];
+                if (w.format == WeightFormat::q6k) {
+                    const int32_t low = dot(codes, a.codes, 16) + zero * a.neg_low_sum;
+                    const int32_t high =
+                        dot(codes + 16, a.codes + 16, 16) + zero * (a.neg_sum - a.neg_low_sum);
+                    acc = __builtin_fmaf(static_cast<float>(low), first.scale * a.scale, acc);
+                    acc = __builtin_fmaf(static_cast<float>(high), wide.scales[1][lane].scale * a.scale, acc);
+                } else {
+                    const int32_t all = dot(codes, a.codes, kGroup) + zero * a.neg_sum;
+                    acc = __builtin_fmaf(static_cast<float>(all), first.scale * a.scale, acc);
+                    if (traits.has_min) acc = __builtin_fmaf(first.min, a.offset, acc);
+                }
+                out[r * y_stride + lane] = acc;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, ActivationGroup* out) {
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t begin = 0; begin < k; begin += kGroup, ++out) {
+            const float* values = x + r * x_stride + begin;
+            const int count = static_cast<int>(k - begin < kGroup ? k - begin : kGroup);
+            float top = 0.0f;
+            for (int i = 0; i < count; ++i) {
+                const float size = __builtin_fabsf(values[i]);
+                top = size > top ? size : top;
+            }
+            const float scale = top < 0x1p-100f ? 0.0f : top / 127.0f;
+            const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+            int32_t low = 0;
+            int32_t high = 0;
+            for (int i = 0; i < kGroup; ++i) {
+                // Adding and taking away 1.5 * 2^23 rounds half to even wherever the result is small.
+                const float shifted = i < count ? values[i] * inverse + 0x1.8p23f : 0x1.8p23f;
+                const int32_t code = static_cast<int32_t>(shifted - 0x1.8p23f);
+                out->codes[i] = static_cast<int8_t>(code);
+                (i < 16 ? low : high) += code;
+            }
+            out->scale = scale;
+            out->offset = scale * static_cast<float>(low + high);
+            out->neg_sum = -(low + high);
+            out->neg_low_sum = -low;
+        }
+    }
+}
+
+void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
+            int64_t panel_end) {
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+        if (is_float(w.format)) {
+            linear_float(w, x, y, y_stride, panel);
+        } else {
+            linear_quantized(w, x, y, y_stride, panel);
+        }
+    }
+}
+
+}  // namespace temper::TEMPER_ISA

@@ -1,0 +1,1 @@
+#include "kernels/linear_bf16.inc"

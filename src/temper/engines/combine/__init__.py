@@ -1,0 +1,1 @@
+"""Engines over engines: one request, several places where it can be answered."""

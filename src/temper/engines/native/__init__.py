@@ -1,0 +1,1 @@
+"""Our own CPU engine: scheduler, cache, sampling and output above the Executor protocol."""

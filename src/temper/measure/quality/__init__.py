@@ -1,0 +1,1 @@
+"""How good answers are: perplexity and what is built on it."""

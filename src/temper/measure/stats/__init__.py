@@ -1,0 +1,1 @@
+"""Arithmetic under the verdicts: percentiles, proportions, ratios."""

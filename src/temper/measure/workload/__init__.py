@@ -1,0 +1,1 @@
+"""What is asked of an engine, and when: workloads as TOML, traces, and the plan of requests they give."""

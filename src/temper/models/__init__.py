@@ -1,0 +1,1 @@
+"""Checkpoints: from a source string to config, op list, tensors, tokenizer and chat template."""

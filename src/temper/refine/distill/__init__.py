@@ -1,0 +1,1 @@
+"""Distillation: a smaller network learns to predict what a larger one does."""

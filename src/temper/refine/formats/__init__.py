@@ -1,0 +1,1 @@
+"""How refined checkpoints are written: Hugging Face folders, packed weights, GGUF."""

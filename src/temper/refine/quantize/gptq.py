@@ -1,0 +1,80 @@
+"""GPTQ: columns are rounded one after the other, and what each rounding loses is made up for by those not yet rounded.
+
+Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
+arXiv 2210.17323, algorithm 1 (Cholesky form, lazy updates in blocks). With `act_order` the columns whose inputs are
+largest go first; scales are chosen beforehand in the natural order, so that groups stay where they are and no
+permutation has to be stored.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, lapack
+
+from temper.errors import Invalid
+from temper.refine.quantize.grid import Float32, Grid, Quantized, choose_scales
+
+BLOCK: Final = 128
+"""Columns between two updates of all that follow."""
+
+
+def gptq(
+    weight: Float32, hessian: NDArray[np.float64], grid: Grid, *, act_order: bool = True, damping: float = 0.01
+) -> Quantized:
+    """`weight` [N, K] on `grid`, so that outputs over inputs with second moments `hessian` [K, K] change least.
+
+    `hessian` is the mean of x·xᵀ over the calibration inputs x of this layer. `damping` times its mean diagonal is
+    added to the diagonal.
+
+    Raises:
+        Invalid: the hessian is not finite, or not positive even when damped.
+    """
+    num_inputs = weight.shape[1]
+    diagonal = np.diag(hessian).copy()
+    dead = diagonal == 0  # inputs that never fire: their weights do nothing
+    scales, zeros = choose_scales(np.where(dead, 0, weight).astype(np.float32), grid, diagonal.astype(np.float32))
+    order = np.argsort(-diagonal, kind="stable") if act_order else np.arange(num_inputs)
+    upper = _inverse_factor(_damped(hessian, dead, damping)[np.ix_(order, order)])
+    size = grid.group or num_inputs
+    left = np.where(dead, 0, weight).astype(np.float32)[:, order]
+    codes = np.empty(weight.shape, np.uint8)
+    for start in range(0, num_inputs, BLOCK):
+        end = min(start + BLOCK, num_inputs)
+        errors = np.empty((weight.shape[0], end - start), np.float32)
+        for at in range(start, end):
+            column, group = order[at], order[at] // size
+            scale, zero = scales[:, group], zeros[:, group]
+            inverse = np.where(scale == 0, 0, 1 / np.where(scale == 0, 1, scale))
+            code = (np.rint(left[:, at] * inverse) + zero).clip(0, grid.top)
+            codes[:, column] = code
+            error = (left[:, at] - (code - zero) * scale) / upper[at, at]
+            left[:, at + 1 : end] -= np.outer(error, upper[at, at + 1 : end])
+            errors[:, at - start] = error
+        left[:, end:] -= errors @ upper[start:end, end:]
+    return Quantized(grid, codes, scales, zeros)
+
+
+def _damped(hessian: NDArray[np.float64], dead: NDArray[np.bool_], damping: float) -> NDArray[np.float64]:
+    if not np.isfinite(hessian).all():
+        raise Invalid("the calibration inputs of a layer must be finite, but their second moments are not")
+    damped = hessian.copy()
+    diagonal = np.einsum("ii->i", damped)  # a view
+    diagonal[dead] = 1.0
+    diagonal += damping * diagonal.mean()
+    return damped
+
+
+def _inverse_factor(hessian: NDArray[np.float64]) -> Float32:
+    """The upper Cholesky factor of the inverse."""
+    lower, info = lapack.dpotrf(hessian, lower=True, clean=True)
+    if info:
+        raise Invalid(
+            "the second moments of a layer's calibration inputs must be positive definite, but are not",
+            hint="raise the damping, or calibrate on more text",
+        )
+    inverse, _ = lapack.dpotri(lower, lower=True)
+    upper = cholesky(np.tril(inverse) + np.tril(inverse, -1).T, lower=False)
+    return np.asarray(upper, np.float32)

@@ -1,0 +1,435 @@
+"""What is measured while serving: Prometheus metrics under vLLM's names, and the live figures a page shows.
+
+Both are fed from the stream of events by one observer per request, and from plain snapshots of the
+engines at the moment somebody looks. This module knows events and numbers; it knows no engine, no
+HTTP and no page.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from temper.types import Delta, Done, Event, Failed, Finished, Started, ToolDelta
+
+FIRST_TOKEN_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+INTER_TOKEN_BUCKETS_S = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+REQUEST_BUCKETS_S = (
+    *(0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+TOKEN_BUCKETS = tuple(float(lead * 10**power) for power in range(5) for lead in (1, 2, 5))
+
+SMALLEST_SAMPLE = {"p50": 2, "p90": 10, "p99": 100}
+"""How many values a percentile needs before it means anything; below that it is None."""
+
+
+class EngineFigures(Protocol):
+    """The numbers read of an engine at a glance; `temper.engines.base.Stats` has them all."""
+
+    @property
+    def num_running(self) -> int: ...  # noqa: D102
+    @property
+    def num_waiting(self) -> int: ...  # noqa: D102
+    @property
+    def kv_used_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def kv_budget_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def kv_usage(self) -> float: ...  # noqa: D102
+    @property
+    def kv_peak_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def prefix_queries_total(self) -> int: ...  # noqa: D102
+    @property
+    def prefix_hits_total(self) -> int: ...  # noqa: D102
+    @property
+    def preemptions_total(self) -> int: ...  # noqa: D102
+    @property
+    def prompt_tokens_total(self) -> int: ...  # noqa: D102
+    @property
+    def generation_tokens_total(self) -> int: ...  # noqa: D102
+    @property
+    def steps_total(self) -> int: ...  # noqa: D102
+    @property
+    def details(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+ReadFigures = Callable[[], Mapping[str, EngineFigures]]
+"""Gives the figures of every served model by name, without waiting."""
+
+
+# -- live figures ----------------------------------------------------------------------------------
+
+
+class LiveFigures:
+    """What happened in the last seconds, for people who watch.
+
+    Memory is bounded: rates are kept in slots of half a second, percentiles over at most
+    `max_samples` of the newest values inside `window_s`.
+    """
+
+    SLOT_S = 0.5
+    RATE_WINDOW_S = 2.0
+
+    def __init__(
+        self,
+        read: ReadFigures,
+        *,
+        window_s: float = 60.0,
+        max_samples: int = 8192,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = read
+        self._window_s = window_s
+        self._clock = clock
+        self._born = clock()
+        self._slots: deque[list[float]] = deque(maxlen=int(self.RATE_WINDOW_S / self.SLOT_S) + 1)
+        self._first_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
+        self._inter_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
+        self._end_to_end: deque[tuple[float, float]] = deque(maxlen=max_samples)
+        self._prefix: deque[tuple[float, int, int]] = deque(maxlen=max_samples)
+        self._completed = 0
+        self._failed = 0
+        self._cancelled = 0
+
+    def add_output(self, now: float, num_tokens: int) -> None:
+        """`num_tokens` were generated at `now`, on the clock of this object."""
+        self._slot(now)[1] += num_tokens
+
+    def add_prompt(self, now: float, num_tokens: int, num_cached: int) -> None:
+        """Work on a prompt of `num_tokens` began, `num_cached` of them already computed."""
+        self._slot(now)[2] += num_tokens
+        self._prefix.append((now, num_tokens, num_cached))
+
+    def add_first_token(self, now: float, seconds: float) -> None:
+        """A request got its first token `seconds` after it came."""
+        self._first_token.append((now, seconds))
+
+    def add_gap(self, now: float, seconds: float) -> None:
+        """A sample got its next token `seconds` after the one before."""
+        self._inter_token.append((now, seconds))
+
+    def add_end(self, now: float, seconds: float, outcome: str) -> None:
+        """A request ended after `seconds`; `outcome` is `done`, `failed` or `cancelled`."""
+        if outcome == "done":
+            self._completed += 1
+            self._slot(now)[3] += 1
+            self._end_to_end.append((now, seconds))
+        elif outcome == "failed":
+            self._failed += 1
+        else:
+            self._cancelled += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """The figures of this moment, ready for JSON.
+
+        Rates are per second over the last two seconds. Percentiles are in milliseconds over the
+        window, None while the sample is too small to carry them. `prefix_hit_rate` is the share of
+        prompt tokens in the window that were already computed, None when there was no prompt.
+        """
+        now = self._clock()
+        engines = self._read()
+        total: Callable[[str], int] = lambda field: sum(getattr(e, field) for e in engines.values())  # noqa: E731
+        budget = total("kv_budget_bytes")
+        start = now - self.RATE_WINDOW_S
+        recent = [slot for slot in self._slots if slot[0] >= start - self.SLOT_S]
+        seconds = min(self.RATE_WINDOW_S, max(now - self._born, self.SLOT_S))
+        rate: Callable[[int], float] = lambda column: round(sum(s[column] for s in recent) / seconds, 2)  # noqa: E731
+        prompts = [(n, hit) for at, n, hit in self._prefix if at >= now - self._window_s]
+        num_prompt = sum(n for n, _ in prompts)
+        return {
+            "time_s": round(time.time(), 3),
+            "uptime_s": round(now - self._born, 3),
+            "window_s": self._window_s,
+            "tokens_per_s": rate(1),
+            "prompt_tokens_per_s": rate(2),
+            "requests_per_s": rate(3),
+            "running": total("num_running"),
+            "waiting": total("num_waiting"),
+            "kv_usage": round(total("kv_used_bytes") / budget, 4) if budget else 0.0,
+            "kv_used_bytes": total("kv_used_bytes"),
+            "kv_budget_bytes": budget,
+            "prefix_hit_rate": round(sum(hit for _, hit in prompts) / num_prompt, 4) if num_prompt else None,
+            "preemptions_total": total("preemptions_total"),
+            "completed_total": self._completed,
+            "failed_total": self._failed,
+            "cancelled_total": self._cancelled,
+            "ttft_ms": self._percentiles(self._first_token, now),
+            "inter_token_ms": self._percentiles(self._inter_token, now),
+            "e2e_ms": self._percentiles(self._end_to_end, now),
+            "models": {
+                name: {"running": e.num_running, "waiting": e.num_waiting, "kv_usage": round(e.kv_usage, 4)}
+                for name, e in engines.items()
+            },
+        }
+
+    def _slot(self, now: float) -> list[float]:
+        """[start, generated tokens, prompt tokens, finished requests] of the half second around `now`."""
+        start = now - now % self.SLOT_S
+        if not self._slots or self._slots[-1][0] < start:
+            self._slots.append([start, 0, 0, 0])
+        return self._slots[-1]
+
+    def _percentiles(self, samples: deque[tuple[float, float]], now: float) -> dict[str, Any]:
+        values = sorted(value for at, value in samples if at >= now - self._window_s)
+        found: dict[str, Any] = {"count": len(values)}
+        for name, least in SMALLEST_SAMPLE.items():
+            enough = len(values) >= least
+            found[name] = round(percentile(values, int(name[1:])) * 1000, 3) if enough else None
+        return found
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` of `ordered` (ascending, not empty) do not exceed."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+# -- metrics ---------------------------------------------------------------------------------------
+
+
+class _EngineCollector(Collector):
+    """Reads the engines when somebody scrapes; holds no numbers of its own."""
+
+    GAUGES = (
+        ("vllm:num_requests_running", "Requests that are computed now.", "num_running"),
+        ("vllm:num_requests_waiting", "Requests that wait for their first step.", "num_waiting"),
+        ("vllm:kv_cache_usage_perc", "Share of the KV budget held by sequences, 0 to 1.", "kv_usage"),
+        ("temper:kv_used_bytes", "KV bytes held by sequences.", "kv_used_bytes"),
+        ("temper:kv_budget_bytes", "Hard limit of the KV pool.", "kv_budget_bytes"),
+        ("temper:kv_peak_bytes", "Most bytes of the KV pool ever in use at once.", "kv_peak_bytes"),
+    )
+    COUNTERS = (
+        ("vllm:prompt_tokens", "Prompt tokens taken in.", "prompt_tokens_total"),
+        ("vllm:generation_tokens", "Tokens generated.", "generation_tokens_total"),
+        ("vllm:num_preemptions", "Sequences pushed out of the KV pool and computed again.", "preemptions_total"),
+        ("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", "prefix_queries_total"),
+        ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", "prefix_hits_total"),
+        ("temper:engine_steps", "Steps the engine completed.", "steps_total"),
+    )
+
+    def __init__(self, read: ReadFigures) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: so that registering does not read the engines."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        engines = self._read()
+        for name, text, field in self.GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=["model_name"])
+            for model, figures in engines.items():
+                gauge.add_metric([model], getattr(figures, field))
+            yield gauge
+        for name, text, field in self.COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=["model_name"])
+            for model, figures in engines.items():
+                counter.add_metric([model], getattr(figures, field))
+            yield counter
+        steps = HistogramMetricFamily("vllm:iteration_tokens_total", "Tokens per engine step.", labels=["model_name"])
+        for model, figures in engines.items():
+            sizes = figures.details.get("iteration_tokens")
+            if sizes is not None:
+                buckets = [("+Inf" if math.isinf(edge) else str(float(edge)), n) for edge, n in sizes["buckets"]]
+                steps.add_metric([model], buckets, sizes["sum"])
+        yield steps
+
+
+class _Gaps:
+    """A histogram of one model, without the locks of prometheus_client, which cost most of the time of a token here.
+
+    Only the event loop's thread writes and reads it.
+    """
+
+    __slots__ = ("_edges", "counts", "sum_s")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = edges
+        self.counts = [0] * (len(edges) + 1)
+        """Of each bucket alone; the last one is above every edge."""
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self._edges, seconds)] += 1
+        self.sum_s += seconds
+
+
+class _GapCollector(Collector):
+    """`_Gaps` by model, as a Prometheus histogram."""
+
+    def __init__(self, name: str, text: str, edges: Sequence[float]) -> None:
+        self._name, self._text, self._edges = name, text, edges
+        self._models: dict[str, _Gaps] = {}
+
+    def of(self, model: str) -> _Gaps:
+        """Where the values of `model` go."""
+        return self._models.setdefault(model, _Gaps(self._edges))
+
+    def describe(self) -> Iterable[Metric]:
+        """The name, so that it is taken only once."""
+        yield HistogramMetricFamily(self._name, self._text, labels=["model_name"])
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._name, self._text, labels=["model_name"])
+        names = [*(str(float(edge)) for edge in self._edges), "+Inf"]
+        for model, gaps in self._models.items():
+            family.add_metric([model], list(zip(names, accumulate(gaps.counts), strict=True)), gaps.sum_s)
+        yield family
+
+
+class Telemetry:
+    """All metrics of one server, in a registry of their own, and its live figures."""
+
+    def __init__(self, read: ReadFigures, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self.live = LiveFigures(read, clock=clock)
+        self.clock = clock
+        self.registry.register(_EngineCollector(read))
+        ProcessCollector(registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"vllm:{name}", text, ["model_name"], buckets=buckets, registry=self.registry)
+
+        seconds = REQUEST_BUCKETS_S
+        self.first_token = histogram(
+            "time_to_first_token_seconds", "From arrival to the first token.", FIRST_TOKEN_BUCKETS_S
+        )
+        self.inter_token = _GapCollector(
+            "vllm:inter_token_latency_seconds", "From one token of a sample to the next.", INTER_TOKEN_BUCKETS_S
+        )
+        self.registry.register(self.inter_token)
+        self.end_to_end = histogram("e2e_request_latency_seconds", "From arrival to the end.", seconds)
+        self.queue = histogram("request_queue_time_seconds", "Waiting for the first step.", seconds)
+        self.prefill = histogram("request_prefill_time_seconds", "Computing the prompt.", seconds)
+        self.decode = histogram("request_decode_time_seconds", "Generating.", seconds)
+        self.prompt_tokens = histogram("request_prompt_tokens", "Prompt tokens of a request.", TOKEN_BUCKETS)
+        self.generation_tokens = histogram(
+            "request_generation_tokens", "Tokens generated for a request.", TOKEN_BUCKETS
+        )
+        self.success = Counter(
+            "vllm:request_success",
+            "Samples by the way they ended; `abort`: the client left, `error`: the engine failed.",
+            ["model_name", "finished_reason"],
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "temper:request_errors",
+            "Requests refused or failed, by the code of the error.",
+            ["model_name", "code"],
+            registry=self.registry,
+        )
+
+    def observer(self, model: str) -> StreamObserver:
+        """Watches one request to `model`, from now on."""
+        return StreamObserver(self, model)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The metrics in Prometheus' text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class StreamObserver:
+    """Watches the events of one request. Cheap: it stands in the path of every token.
+
+    Show it each event, then `close` it whatever happened: a stream that ended without `Done` or
+    `Failed` was left by its client.
+    """
+
+    __slots__ = ("_born", "_clock", "_ended", "_first", "_gaps", "_has_ids", "_last", "_live", "_model", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, model: str) -> None:
+        self._telemetry = telemetry
+        self._live = telemetry.live
+        self._clock = telemetry.clock
+        self._model = model
+        self._gaps = telemetry.inter_token.of(model)
+        self._born = telemetry.clock()
+        self._last: dict[int, float] = {}
+        self._first = True
+        self._has_ids = False
+        self._ended = False
+
+    def see(self, event: Event) -> None:
+        """Take note of one event."""
+        if isinstance(event, Delta):
+            if event.channel != "prompt":
+                self._delta(event)
+        elif isinstance(event, ToolDelta):
+            self._output(event.index, 1)
+        elif isinstance(event, Started):
+            self._live.add_prompt(self._clock(), event.prompt_tokens, event.cached_tokens)
+        elif isinstance(event, Finished):
+            self._telemetry.success.labels(self._model, event.reason).inc()
+        elif isinstance(event, Done):
+            self._done(event)
+        elif isinstance(event, Failed):
+            self.fail(event.error.code)
+
+    def fail(self, code: str) -> None:
+        """The request was refused, or broke, with an error of this `code`."""
+        if not self._ended:
+            self._ended = True
+            now = self._clock()
+            self._telemetry.errors.labels(self._model, code).inc()
+            self._telemetry.success.labels(self._model, "error").inc()
+            self._live.add_end(now, now - self._born, "failed")
+
+    def close(self) -> None:
+        """No more events will come."""
+        if not self._ended:
+            self._ended = True
+            now = self._clock()
+            self._telemetry.success.labels(self._model, "abort").inc()
+            self._live.add_end(now, now - self._born, "cancelled")
+
+    def _delta(self, event: Delta) -> None:
+        """Count by token ids where the engine gives them, else a token for each piece of text."""
+        num_tokens = len(event.token_ids)
+        if num_tokens:
+            self._has_ids = True
+        elif event.text and not self._has_ids:
+            num_tokens = 1
+        if num_tokens:
+            self._output(event.index, num_tokens)
+
+    def _output(self, index: int, num_tokens: int) -> None:
+        now = self._clock()
+        self._live.add_output(now, num_tokens)
+        last = self._last.get(index)
+        self._last[index] = now
+        if last is not None:
+            self._gaps.observe(now - last)
+            self._live.add_gap(now, now - last)
+        elif self._first:
+            self._first = False
+            self._telemetry.first_token.labels(self._model).observe(now - self._born)
+            self._live.add_first_token(now, now - self._born)
+
+    def _done(self, event: Done) -> None:
+        self._ended = True
+        telemetry, model, now = self._telemetry, self._model, self._clock()
+        telemetry.end_to_end.labels(model).observe(now - self._born)
+        telemetry.queue.labels(model).observe(event.timings.queue_s)
+        telemetry.prefill.labels(model).observe(event.timings.prefill_s)
+        telemetry.decode.labels(model).observe(event.timings.decode_s)
+        telemetry.prompt_tokens.labels(model).observe(event.usage.prompt_tokens)
+        telemetry.generation_tokens.labels(model).observe(event.usage.completion_tokens)
+        self._live.add_end(now, now - self._born, "done")
