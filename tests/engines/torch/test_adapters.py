@@ -52,7 +52,9 @@ async def test_rows_have_their_own_adapters(tmp_path: Path, architecture: str, c
             np.testing.assert_allclose(logprobs, expected(base, folders.get(name or "")), atol=5e-4)
         await made.unload_adapter("one")
         await made.load_adapter("one", str(folders["two"]))
-        np.testing.assert_allclose(await prompt_logprobs(made, "one"), found[2], atol=1e-5)
+        alone = await prompt_logprobs(made, "one")
+        np.testing.assert_allclose(alone, found[2], rtol=1e-5)  # BLAS sums one row in another order than four
+        assert np.abs(np.subtract(alone, found[0])).max() > 1e-3
         with pytest.raises(Invalid):
             await prompt_logprobs(made, "three")
     finally:
