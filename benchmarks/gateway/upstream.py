@@ -1,7 +1,8 @@
 """A mock of an OpenAI-compatible server that costs next to nothing: 20 chunks, one every few milliseconds.
 
-Raw asyncio, so that what a proxy adds is not hidden behind the cost of what it proxies. A whole answer takes as long as
-the stream. Usage: upstream.py PORT GAP_MS
+Raw asyncio, so that what a proxy adds is not hidden behind the cost of what it proxies. Each chunk is due at a time
+counted from the request, so that no timer's lateness adds up and a whole answer takes as long as the stream.
+Usage: upstream.py PORT GAP_MS
 """
 
 from __future__ import annotations
@@ -80,16 +81,17 @@ class Mock(asyncio.Protocol):
             return
         self._transport.write(STREAM_HEAD)
         last = LAST_PIECE_USAGE if (asked.get("stream_options") or {}).get("include_usage") else LAST_PIECE
-        self._loop.call_later(self.gap_s, self._say, 0, last)
+        begun = self._loop.time()
+        self._loop.call_at(begun + self.gap_s, self._say, begun, 0, last)
 
-    def _say(self, number: int, last: bytes) -> None:
+    def _say(self, begun: float, number: int, last: bytes) -> None:
         if self._transport.is_closing():
             return
         if number == CHUNKS - 1:
             self._transport.write(last)
             return
         self._transport.write(PIECES[number])
-        self._loop.call_later(self.gap_s, self._say, number + 1, last)
+        self._loop.call_at(begun + (number + 2) * self.gap_s, self._say, begun, number + 1, last)
 
 
 async def main(port: int, gap_ms: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,6 +108,7 @@ class Door:
         )
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(address: Any) -> bool:
     try:
         return ipaddress.ip_address(str(address)).is_loopback
