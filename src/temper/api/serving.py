@@ -115,6 +115,7 @@ def serve(
         app.state.temper.reread = lambda: profile(named, where=here, **overrides)
 
     def ready(url: str) -> None:
+        gc.freeze()  # modules and app stay: a later search for garbage, during which every stream waits, passes them by
         address.put_nowait(url)
         if on_ready is not None:
             on_ready(url, list(app.state.temper.engines))

@@ -129,20 +129,26 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, Result])
     Raises:
         ClientLeft: the client left first.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
+    here = asyncio.current_task()
+    assert here is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        here.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
+        return await work  # in this task: one of its own would cost every request a switch
+    except asyncio.CancelledError:
+        if left and here.uncancel() == 0:  # else somebody beside the client wants it to end
+            raise ClientLeft from None
+        raise
     finally:
-        await _cancel(task, gone)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 async def _cancel(*tasks: asyncio.Task[Result] | asyncio.Task[None]) -> None:
