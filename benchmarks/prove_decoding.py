@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from kept import Kept
 
 import report
 from temper import api
@@ -71,25 +71,6 @@ ROUNDS, SPEED_TOKENS = 4, 32
 GRACEFUL_LIMIT = 64
 SETTINGS = [SEED, STORIES, STORY_TOKENS, ROUNDS, SPEED_TOKENS, GRACEFUL_LIMIT]
 """What was measured under others is no part of this proof."""
-
-
-class Kept:
-    """What has been measured, one JSON line each, so that a run that ends goes on where it stopped."""
-
-    def __init__(self, path: Path, *, fresh: bool) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            path.unlink(missing_ok=True)
-        self._path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        entries = [entry for entry in map(json.loads, lines) if entry["settings"] == SETTINGS]
-        self.found: dict[str, Any] = {entry["name"]: entry["found"] for entry in entries}
-
-    def add(self, name: str, found: Any) -> None:
-        self.found[name] = found
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "settings": SETTINGS, "found": found}) + "\n")
-        print(f"measured: {name}", flush=True)
 
 
 async def story_arm(engine: Engine, sampling: Sampling) -> dict[str, Any]:
@@ -247,7 +228,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
-    kept = Kept(api.place().cache_dir / "proofs" / "decoding.jsonl", fresh=given.fresh)
+    kept = Kept(api.place().cache_dir / "proofs" / "decoding.jsonl", SETTINGS, fresh=given.fresh)
     if not asyncio.run(measure(kept, given.minutes)) and not given.report:
         print("time is up; the same command goes on from here")
         return

@@ -4,10 +4,10 @@ A mock upstream streams 20 chunks, one every few milliseconds (a whole answer ta
 loop at a fixed rate, and each latency counts from the moment at which the request was due. What is added is the
 difference to asking the upstream directly in the same round. LiteLLM is set up by benchmarks/peers/litellm.sh.
 
-Where the machine cannot hold the rate, what is added is a queue and no more a gateway's own; a second, lower rate tells
-them apart.
+Where the machine cannot hold the rate, what is added is a queue and no more a gateway's own; lower rates tell them
+apart.
 
-make prove gateway ARGS='--rounds 3 --rates 500 100 --peers FOLDER'
+make prove gateway ARGS='--rounds 3 --rates 500 200 100 --peers FOLDER'
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ CHUNKS = 20
 clock = time.perf_counter
 """Not the loop's: uvloop's has a grain of 1 ms, as wide as the goal."""
 GOAL_MS = {0.5: 1.0, 0.99: 4.0}
+BARE_TIMES = {0.5: 1.25, 0.99: 2.0}
+"""The same goals as ratios: they were set where a bare FastAPI proxy adds 0.8 and 2 ms."""
 GOAL_TIMES = 5.0
 LATE_S = 10.0
 """After the last request was due, nobody waits longer than this for answers."""
@@ -177,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--rates", type=float, nargs="+", default=[500.0, 100.0])
+    parser.add_argument("--rates", type=float, nargs="+", default=[500.0, 200.0, 100.0])
     parser.add_argument("--gap-ms", type=float, default=2.0)
     parser.add_argument("--peers", type=Path, default=HERE / "peers")
     given = parser.parse_args()
@@ -263,6 +265,10 @@ def verdicts(found: Found) -> list[dict[str, Any]]:
         for q, goal_ms in GOAL_MS.items():
             row = {"mode": mode, "goal": f"added p{q * 100:g} ≤ {goal_ms:g} ms", "seen": f"{ours[q]:.2f} ms"}
             rows.append(row | {"met": "yes" if ours[q] <= goal_ms else "NO"})
+            bare = statistics.median(added(arms["bare proxy"], arms["upstream"], "total_ms", q))
+            row = {"mode": mode, "goal": f"added p{q * 100:g} ≤ {BARE_TIMES[q]:g} × the bare proxy's"}
+            row |= {"seen": f"{ours[q] / max(bare, 0.01):.2f} ×"}
+            rows.append(row | {"met": "yes" if ours[q] <= BARE_TIMES[q] * bare else "NO"})
         if "LiteLLM" in arms:
             theirs = statistics.median(added(arms["LiteLLM"], arms["upstream"], "total_ms", 0.5))
             times = theirs / max(ours[0.5], 0.01)

@@ -1,9 +1,10 @@
-"""What HTTP itself costs: tokens a second through the server over the fake engine, which computes nothing.
+"""What HTTP itself costs: tokens a second through the server over the fake engine, which computes nothing; and the
+native engine over HTTP beside the same load in process, in turns.
 
 make prove http ARGS='--streams 1 8 32 64 --rounds 5'
 
-The clients are bare sockets that count chunks, so that they do not stand in the way of what is measured;
-they share the machine with the server all the same.
+The fake engine's clients are bare sockets that count chunks, so that they do not stand in the way of what is measured;
+they share the machine with the server all the same. The native engine's is `temper bench`, on both sides.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+from launched import launched, temper_serve
+
 import report
+import temper
 
 PROGRAM = """
 from temper.engines.fake import FakeEngine
@@ -59,6 +63,22 @@ async def tokens_per_s(port: int, streams: int, tokens: int) -> float:
     return sum(counts) / (time.perf_counter() - start)
 
 
+def native(rounds: int) -> list[dict[str, float]]:
+    """Tokens/s of the default profile at 32 streams, round by round: in process, and over HTTP."""
+    load = {"concurrency": (32,), "requests": 96, "warmup": 32, "input_tokens": 24, "output_tokens": 128}
+    found = []
+    with launched(*temper_serve(), path="/ready") as server:
+        for number in range(rounds):
+            row: dict[str, float] = {}
+            for name in ("in process", "over HTTP") if number % 2 == 0 else ("over HTTP", "in process"):
+                where = {} if name == "in process" else {"url": server.url}
+                (run,) = temper.bench(**where, load=load | {"seed": number})["runs"]
+                row[name] = run["output_tokens_per_s"]
+            found.append(row)
+            print(row, flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
@@ -83,6 +103,8 @@ def main() -> None:
         finally:
             server.terminate()
     load = os.getloadavg()[0]
+    pairs = native(asked.rounds)
+    shares = [pair["over HTTP"] / pair["in process"] for pair in pairs]
     rows = [
         {
             "streams": n,
@@ -95,9 +117,12 @@ def main() -> None:
     ]
     body = (
         "Chat completions streamed over the fake engine, one token a chunk, clients on the same machine "
-        f"(load average at the end: {load:.1f}).\n\n" + report.table(rows)
+        f"(load average at the end: {load:.1f}).\n\n" + report.table(rows) + "\n\n## The native engine, 32 streams\n\n"
+        f"Over HTTP **{statistics.median(shares):.0%}** ({min(shares):.0%}–{max(shares):.0%}) of the tokens/s in "
+        f"process, {len(pairs)} rounds in turns; 24 tokens in, 128 out.\n\n" + report.table(pairs)
     )
-    path = report.write("http", "What HTTP itself costs", body, {"rates": found, "cpu_s": spent, "load_average": load})
+    data = {"rates": found, "cpu_s": spent, "load_average": load, "native": pairs}
+    path = report.write("http", "What HTTP itself costs", body, data)
     print(path.read_text().split("<details>")[0])
 
 

@@ -56,9 +56,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><tr>{top}</tr>{''.join(body)}</table>"
 
 
-def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
-    """Lines from the origin on, each with its name beside it; empty where there are no points."""
-    points = [point for _, line in lines for point in line]
+def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, limits: Sequence[Line] = ()) -> str:
+    """Lines from the origin on, each with its name beside it; empty where there are no points.
+
+    `limits`: dashed, each in the colour of the line of its place.
+    """
+    points = [point for _, line in (*lines, *limits) for point in line]
     if not points:
         return ""
     x_top, y_top = _round_up(max(x for x, _ in points)), _round_up(max(y for _, y in points))
@@ -76,6 +79,10 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{y_top * step / 4:g}</text>'
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x_top * step / 4:g}</text>'
         )
+    for number, (_, line) in enumerate(limits):
+        path = " ".join(place(point) for point in line)
+        dashed = f'stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="1.5" stroke-dasharray="5 4"'
+        drawn.append(f'<polyline points="{path}" fill="none" {dashed}/>')
     for number, (label, line) in enumerate(lines):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(place(point) for point in line)
