@@ -26,25 +26,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvloop
+from gateway.client import Run, load
+from gateway.upstream import CHUNKS
 
 import report
-from temper.engines.openai.wire import Wire, WireError
 
 HERE = Path(__file__).parent
-CHUNKS = 20
-clock = time.perf_counter
-"""Not the loop's: uvloop's has a grain of 1 ms, as wide as the goal."""
 GOAL_MS = {0.5: 1.0, 0.99: 4.0}
 BARE_TIMES = {0.5: 1.25, 0.99: 2.0}
 """The same goals as ratios: they were set where a bare FastAPI proxy adds 0.8 and 2 ms."""
 GOAL_TIMES = 5.0
-LATE_S = 10.0
-"""After the last request was due, nobody waits longer than this for answers."""
 LITELLM = """
 model_list:
   - model_name: mock
@@ -63,16 +58,6 @@ kind = "openai"
 endpoint = "second"
 model = "mock"
 """
-
-
-@dataclass
-class Run:
-    """One arm for some seconds."""
-
-    first_ms: list[float] = field(default_factory=list)
-    total_ms: list[float] = field(default_factory=list)
-    failures: int = 0
-    cpu_ms_per_request: float = 0.0
 
 
 def free_port() -> int:
@@ -114,57 +99,21 @@ def cpu_s(pid: int) -> float:
     return total
 
 
-async def one(wire: Wire, body: bytes, streams: bool, due: float, run: Run) -> None:
-    first, seen = 0.0, b""
-    try:
-        async with await wire.send("POST", "/chat/completions", body, silence_s=60) as answer:
-            if answer.status != 200:
-                run.failures += 1
-                return
-            async for data in answer:
-                if not first and (not streams or b'"content":" word' in data or b'"content": " word' in data):
-                    first = clock()
-                seen += data
-    except WireError:
-        run.failures += 1
-        return
-    whole = seen.count(b"word") == CHUNKS - 1 and (not streams or seen.rstrip().endswith(b"[DONE]"))
-    if not whole or not first:
-        run.failures += 1
-        return
-    run.first_ms.append((first - due) * 1000)
-    run.total_ms.append((clock() - due) * 1000)
-
-
-async def load(url: str, streams: bool, rate: float, seconds: float) -> Run:
-    """An open loop: requests go out when they are due, whatever became of those before."""
-    wire, run = Wire(url, connect_timeout_s=30), Run()
-    body = json.dumps(
-        {"model": "mock", "messages": [{"role": "user", "content": "Say twenty words."}], "stream": streams}
-    ).encode()
-    begin, tasks = clock() + 0.05, []
-    for number in range(int(rate * seconds)):
-        due = begin + number / rate
-        while (left := due - clock()) > 0:
-            await asyncio.sleep(max(left, 0.001))  # uvloop turns less into nothing, and would spin
-        tasks.append(asyncio.create_task(one(wire, body, streams, due, run)))
-    _, late = await asyncio.wait(tasks, timeout=LATE_S)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*late, return_exceptions=True)
-    run.failures += len(late)
-    wire.close()
-    return run
+async def asked(url: str, streams: bool, rate: float, seconds: float) -> Run:
+    """Some seconds of the same question, over and over."""
+    messages = [{"role": "user", "content": "Say twenty words."}]
+    body = json.dumps({"model": "mock", "messages": messages, "stream": streams}).encode()
+    return await load(url, "/chat/completions", body, streams=streams, rate=rate, seconds=seconds)
 
 
 async def until_ready(url: str, log: Path) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
         try:
-            found = await load(url, False, 20, 0.1)
+            found = await asked(url, False, 20, 0.1)
             if found.total_ms:
                 return
-        except (OSError, WireError):
+        except OSError:
             pass
         await asyncio.sleep(0.5)
     raise SystemExit(f"nobody answers at {url}:\n{log.read_text(errors='replace')[-2000:]}")
@@ -237,7 +186,7 @@ async def at_rate(full: float, urls: dict[str, str], pids: dict[str, int], given
                 before = cpu_s(pids[name]) if name in pids else 0.0
                 seconds = given.seconds if number else 1.0
                 rate = full if number else min(full, 50.0)
-                run = await load(urls[name], mode == "streaming", rate, seconds)
+                run = await asked(urls[name], mode == "streaming", rate, seconds)
                 if name in pids:
                     run.cpu_ms_per_request = 1000 * (cpu_s(pids[name]) - before) / max(1, len(run.total_ms))
                 if number:

@@ -47,14 +47,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _shown(arg: str) -> str:
+    """As it is typed, with no paths of ours."""
+    words = " ".join(Path(word).name.upper() if word.startswith("/") else word for word in arg.split(" "))
+    return f'"{words}"' if " " in words else words
+
+
 def write(theme: str, title: str, body: str, data: dict[str, Any]) -> Path:
     """Write the report and return its path. One report a theme, machine and day: a later run replaces it."""
     machine = describe()
     slug = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     path = HERE / f"{theme}_{slug}_{today}.md"
-    given = " ".join(Path(arg).name.upper() if arg.startswith("/") else arg for arg in sys.argv[1:])  # no paths of ours
-    command = f"make prove {theme}" + (f" ARGS='{given}'" if given else "")
+    proof = Path(sys.argv[0]).stem.removeprefix("prove_")
+    given = " ".join(_shown(arg) for arg in sys.argv[1:])
+    command = f"make prove {proof}" + (f" ARGS='{given}'" if given else "")
     head = [
         f"# {title}",
         "",
