@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--budget", default="30min")
     parser.add_argument("--workload", choices=WORKLOADS, default="short")
     parser.add_argument("--objective", default="throughput")
+    parser.add_argument("--knob", nargs="+", default=(), help="vary these alone")
     parser.add_argument("--block-s", type=float, default=6.0)
     parser.add_argument("--command", help="the command line of another server, in place of the native engine")
     parser.add_argument("--seed", type=int, default=0)
@@ -71,6 +72,7 @@ def main() -> None:
         profile,
         objective=args.objective,
         budget=args.budget,
+        knobs=tuple(args.knob),
         without=LEFT_ALONE if args.command is None else (),
         seed=args.seed,
         settings={"block_s": args.block_s},

@@ -22,6 +22,8 @@
 
 #include <string.h>
 
+#include <type_traits>
+
 #include "kernels/kernel_set.h"
 
 namespace temper {
@@ -60,6 +62,39 @@ static inline constexpr FormatTraits traits_of(WeightFormat format) {
             return {6, 5, false, true, 32, 32};
     }
     return {};
+}
+
+template <WeightFormat F>
+using FormatConstant = std::integral_constant<WeightFormat, F>;
+
+// Calls `visit` with the format as a constant, so that a kernel is compiled for each. `visit` is a lambda of
+// the caller's: what is made of this template belongs to one ISA's file alone.
+template <class Visit>
+static inline void with_format(WeightFormat format, Visit visit) {
+    switch (format) {
+        case WeightFormat::f32:
+            return visit(FormatConstant<WeightFormat::f32>{});
+        case WeightFormat::f16:
+            return visit(FormatConstant<WeightFormat::f16>{});
+        case WeightFormat::bf16:
+            return visit(FormatConstant<WeightFormat::bf16>{});
+        case WeightFormat::q8:
+            return visit(FormatConstant<WeightFormat::q8>{});
+        case WeightFormat::q4:
+            return visit(FormatConstant<WeightFormat::q4>{});
+        case WeightFormat::q4m:
+            return visit(FormatConstant<WeightFormat::q4m>{});
+        case WeightFormat::q5:
+            return visit(FormatConstant<WeightFormat::q5>{});
+        case WeightFormat::q5m:
+            return visit(FormatConstant<WeightFormat::q5m>{});
+        case WeightFormat::q4k:
+            return visit(FormatConstant<WeightFormat::q4k>{});
+        case WeightFormat::q5k:
+            return visit(FormatConstant<WeightFormat::q5k>{});
+        case WeightFormat::q6k:
+            return visit(FormatConstant<WeightFormat::q6k>{});
+    }
 }
 
 struct PanelLayout {

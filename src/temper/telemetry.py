@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -101,6 +101,7 @@ class LiveFigures:
         self._clock = clock
         self._born = clock()
         self._slots: deque[list[float]] = deque(maxlen=int(self.RATE_WINDOW_S / self.SLOT_S) + 1)
+        self._slot_end = -math.inf
         self._first_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
         self._inter_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
         self._end_to_end: deque[tuple[float, float]] = deque(maxlen=max_samples)
@@ -182,9 +183,10 @@ class LiveFigures:
 
     def _slot(self, now: float) -> list[float]:
         """[start, generated tokens, prompt tokens, finished requests] of the half second around `now`."""
-        start = now - now % self.SLOT_S
-        if not self._slots or self._slots[-1][0] < start:
+        if now >= self._slot_end:
+            start = now - now % self.SLOT_S
             self._slots.append([start, 0, 0, 0])
+            self._slot_end = start + self.SLOT_S
         return self._slots[-1]
 
     def _percentiles(self, samples: deque[tuple[float, float]], now: float) -> dict[str, Any]:
@@ -252,36 +254,39 @@ class _EngineCollector(Collector):
         yield steps
 
 
-class _Gaps:
+class _Histogram:
     """A histogram of one model, without the locks of prometheus_client, which cost most of the time of a token here.
 
     Only the event loop's thread writes and reads it.
     """
 
-    __slots__ = ("_edges", "counts", "sum_s")
+    __slots__ = ("_edges", "counts", "sum")
 
     def __init__(self, edges: Sequence[float]) -> None:
         self._edges = edges
         self.counts = [0] * (len(edges) + 1)
         """Of each bucket alone; the last one is above every edge."""
-        self.sum_s = 0.0
+        self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, value: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self._edges, seconds)] += 1
-        self.sum_s += seconds
+        self.counts[bisect_left(self._edges, value)] += 1
+        self.sum += value
 
 
-class _GapCollector(Collector):
-    """`_Gaps` by model, as a Prometheus histogram."""
+class _Histograms(Collector):
+    """A `_Histogram` a model, as Prometheus' histogram of that name."""
 
     def __init__(self, name: str, text: str, edges: Sequence[float]) -> None:
         self._name, self._text, self._edges = name, text, edges
-        self._models: dict[str, _Gaps] = {}
+        self._models: dict[str, _Histogram] = {}
 
-    def of(self, model: str) -> _Gaps:
+    def of(self, model: str) -> _Histogram:
         """Where the values of `model` go."""
-        return self._models.setdefault(model, _Gaps(self._edges))
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = _Histogram(self._edges)
+        return found
 
     def describe(self) -> Iterable[Metric]:
         """The name, so that it is taken only once."""
@@ -290,8 +295,8 @@ class _GapCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=["model_name"])
         names = [*(str(float(edge)) for edge in self._edges), "+Inf"]
-        for model, gaps in self._models.items():
-            family.add_metric([model], list(zip(names, accumulate(gaps.counts), strict=True)), gaps.sum_s)
+        for model, seen in self._models.items():
+            family.add_metric([model], list(zip(names, accumulate(seen.counts), strict=True)), seen.sum)
         yield family
 
 
@@ -305,17 +310,18 @@ class Telemetry:
         self.registry.register(_EngineCollector(read))
         ProcessCollector(registry=self.registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(f"vllm:{name}", text, ["model_name"], buckets=buckets, registry=self.registry)
+        def histogram(name: str, text: str, edges: Sequence[float]) -> _Histograms:
+            made = _Histograms(f"vllm:{name}", text, edges)
+            self.registry.register(made)
+            return made
 
         seconds = REQUEST_BUCKETS_S
         self.first_token = histogram(
             "time_to_first_token_seconds", "From arrival to the first token.", FIRST_TOKEN_BUCKETS_S
         )
-        self.inter_token = _GapCollector(
-            "vllm:inter_token_latency_seconds", "From one token of a sample to the next.", INTER_TOKEN_BUCKETS_S
+        self.inter_token = histogram(
+            "inter_token_latency_seconds", "From one token of a sample to the next.", INTER_TOKEN_BUCKETS_S
         )
-        self.registry.register(self.inter_token)
         self.end_to_end = histogram("e2e_request_latency_seconds", "From arrival to the end.", seconds)
         self.queue = histogram("request_queue_time_seconds", "Waiting for the first step.", seconds)
         self.prefill = histogram("request_prefill_time_seconds", "Computing the prompt.", seconds)
@@ -369,7 +375,7 @@ class StreamObserver:
 
     def see(self, event: Event) -> None:
         """Take note of one event."""
-        if isinstance(event, Delta):
+        if type(event) is Delta:
             if event.channel != "prompt":
                 self._delta(event)
         elif isinstance(event, ToolDelta):
@@ -420,16 +426,16 @@ class StreamObserver:
             self._live.add_gap(now, now - last)
         elif self._first:
             self._first = False
-            self._telemetry.first_token.labels(self._model).observe(now - self._born)
+            self._telemetry.first_token.of(self._model).observe(now - self._born)
             self._live.add_first_token(now, now - self._born)
 
     def _done(self, event: Done) -> None:
         self._ended = True
         telemetry, model, now = self._telemetry, self._model, self._clock()
-        telemetry.end_to_end.labels(model).observe(now - self._born)
-        telemetry.queue.labels(model).observe(event.timings.queue_s)
-        telemetry.prefill.labels(model).observe(event.timings.prefill_s)
-        telemetry.decode.labels(model).observe(event.timings.decode_s)
-        telemetry.prompt_tokens.labels(model).observe(event.usage.prompt_tokens)
-        telemetry.generation_tokens.labels(model).observe(event.usage.completion_tokens)
+        telemetry.end_to_end.of(model).observe(now - self._born)
+        telemetry.queue.of(model).observe(event.timings.queue_s)
+        telemetry.prefill.of(model).observe(event.timings.prefill_s)
+        telemetry.decode.of(model).observe(event.timings.decode_s)
+        telemetry.prompt_tokens.of(model).observe(event.usage.prompt_tokens)
+        telemetry.generation_tokens.of(model).observe(event.usage.completion_tokens)
         self._live.add_end(now, now - self._born, "done")

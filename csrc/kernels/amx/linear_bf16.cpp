@@ -278,29 +278,12 @@ void linear_bf16(const PackedMatrix& w, const ActivationRows& x, float* y, int64
                  int64_t panel_begin, int64_t panel_end) {
     if (x.rows == 0 || panel_begin >= panel_end) return;
     const TileUse use;
-    switch (w.format) {
-        case WeightFormat::f32:
-        case WeightFormat::f16:
-            return;  // are multiplied in float32
-        case WeightFormat::bf16:
-            return run<WeightFormat::bf16>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q8:
-            return run<WeightFormat::q8>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4:
-            return run<WeightFormat::q4>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4m:
-            return run<WeightFormat::q4m>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5:
-            return run<WeightFormat::q5>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5m:
-            return run<WeightFormat::q5m>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4k:
-            return run<WeightFormat::q4k>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5k:
-            return run<WeightFormat::q5k>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q6k:
-            return run<WeightFormat::q6k>(w, x, y, y_stride, panel_begin, panel_end);
-    }
+    with_format(w.format, [&](auto format) {
+        // Float32 and float16 are multiplied in float32.
+        if constexpr (format() != WeightFormat::f32 && format() != WeightFormat::f16) {
+            run<format()>(w, x, y, y_stride, panel_begin, panel_end);
+        }
+    });
 }
 
 }  // namespace temper::TEMPER_ISA

@@ -417,30 +417,13 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
 
 void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
             int64_t panel_end) {
-    switch (w.format) {
-        case WeightFormat::f32:
-            return linear_float<WeightFormat::f32>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::f16:
-            return linear_float<WeightFormat::f16>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::bf16:
-            return linear_float<WeightFormat::bf16>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q8:
-            return linear_quantized<WeightFormat::q8>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4:
-            return linear_quantized<WeightFormat::q4>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4m:
-            return linear_quantized<WeightFormat::q4m>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5:
-            return linear_quantized<WeightFormat::q5>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5m:
-            return linear_quantized<WeightFormat::q5m>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q4k:
-            return linear_quantized<WeightFormat::q4k>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q5k:
-            return linear_quantized<WeightFormat::q5k>(w, x, y, y_stride, panel_begin, panel_end);
-        case WeightFormat::q6k:
-            return linear_quantized<WeightFormat::q6k>(w, x, y, y_stride, panel_begin, panel_end);
-    }
+    with_format(w.format, [&](auto format) {
+        if constexpr (is_float(format())) {
+            linear_float<format()>(w, x, y, y_stride, panel_begin, panel_end);
+        } else {
+            linear_quantized<format()>(w, x, y, y_stride, panel_begin, panel_end);
+        }
+    });
 }
 
 }  // namespace temper::TEMPER_ISA

@@ -82,8 +82,6 @@ class NativeExecutor:
         planned = plan(program, self._shapes)
         head_dims = {op.attrs["layer"]: int(op.attrs["head_dim"]) for op in program if op.kind == "attention"}
         ops = [_spec_of(item, weights, head_dims) for item in planned.ops]
-        self._spec = spec
-        self._arithmetic = arithmetic
         self._quantized = {_label(item.op, weights): _any_quantized(item.op, weights) for item in planned.ops}
         self._native = _native.Executor(
             num_layers=spec.num_layers, kv_width=spec.kv_width, num_blocks=spec.num_blocks,
@@ -91,47 +89,18 @@ class NativeExecutor:
             max_logit_rows=spec.max_logit_rows, buffer_widths=list(planned.buffer_widths), ops=ops,
             isa=isa, threads=threads, weights=weights.packed,
         )  # fmt: skip
-        self._weight_bytes = sum(weight.num_bytes for weight in weights.packed.values())
-
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        return self._native.vocab_size
-
-    @property
-    def num_blocks(self) -> int:
-        """Pages in the cache."""
-        return self._spec.num_blocks
-
-    @property
-    def block_tokens(self) -> int:
-        """Tokens in a page."""
-        return self._spec.block_tokens
-
-    @property
-    def kv_block_bytes(self) -> int:
-        """Bytes of one page over all layers."""
-        return self._native.kv_block_bytes
-
-    @property
-    def isa(self) -> str:
+        self.vocab_size: int = self._native.vocab_size
+        self.num_blocks = spec.num_blocks
+        self.block_tokens = spec.block_tokens
+        self.kv_block_bytes: int = self._native.kv_block_bytes
+        self.isa: str = self._native.isa
         """The instruction set whose kernels run."""
-        return self._native.isa
-
-    @property
-    def arithmetic(self) -> str:
-        """What quantized weights are multiplied in: int8, bf16 or mixed."""
-        return self._arithmetic
-
-    @property
-    def threads(self) -> int:
+        self.arithmetic = arithmetic
+        """What quantized weights are multiplied in."""
+        self.threads: int = self._native.threads
         """Threads that compute, the caller's included."""
-        return self._native.threads
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of packed weights."""
-        return self._weight_bytes
+        self.weight_bytes = sum(weight.num_bytes for weight in weights.packed.values())
+        """Of packed weights."""
 
     def forward(self, batch: StepBatch) -> None:
         """Run the program once; see `Executor`."""

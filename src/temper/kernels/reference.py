@@ -337,36 +337,18 @@ class ReferenceExecutor:
         self._program = program
         self._spec = spec
         self._tensors = {name: as_float32(tensors[name]) for name in needed}
-        self._vocab_size = vocab_size(program, {name: tensor.shape for name, tensor in self._tensors.items()})
+        self.vocab_size = vocab_size(program, {name: tensor.shape for name, tensor in self._tensors.items()})
+        self.num_blocks, self.block_tokens = spec.num_blocks, spec.block_tokens
+        self.kv_block_bytes = spec.kv_block_bytes
         self._num_embeddings = next(self._tensors[op.weights[0]].shape[0] for op in program if op.kind == "embed")
         shape = (spec.num_layers, spec.num_blocks, spec.block_tokens, spec.kv_width)
         dtype = np.float16 if spec.kv_dtype == "f16" else np.float32
         self._keys: NDArray[np.floating] = np.zeros(shape, dtype)
         self._values: NDArray[np.floating] = np.zeros(shape, dtype)
-        self._logits = np.empty((0, self._vocab_size), np.float32)
+        self._logits = np.empty((0, self.vocab_size), np.float32)
         self._slots: dict[int, Slot] = {}
         self._next_slot = 0
         self._adapters: dict[int, ReferenceAdapter] = {}
-
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        return self._vocab_size
-
-    @property
-    def num_blocks(self) -> int:
-        """Pages in the cache."""
-        return self._spec.num_blocks
-
-    @property
-    def block_tokens(self) -> int:
-        """Tokens in a page."""
-        return self._spec.block_tokens
-
-    @property
-    def kv_block_bytes(self) -> int:
-        """Bytes of one page over all layers."""
-        return self._spec.kv_block_bytes
 
     def forward(self, batch: StepBatch) -> None:
         """Run the program once; see `Executor`."""
@@ -401,8 +383,8 @@ class ReferenceExecutor:
 
     def open_slot(self, params: SamplerParams, prompt: Int32) -> int:
         """A new sampler slot; see `Executor`. ValueError where a parameter or token is out of range."""
-        check_params(params, self._vocab_size)
-        _check_ids("prompt", prompt, self._vocab_size)
+        check_params(params, self.vocab_size)
+        _check_ids("prompt", prompt, self.vocab_size)
         slot = self._next_slot
         self._next_slot += 1
         self._slots[slot] = Slot(params, [int(token) for token in prompt])
@@ -424,7 +406,7 @@ class ReferenceExecutor:
         if not np.all((temperatures >= 0) & np.isfinite(temperatures)):
             raise ValueError(f"temperatures must be finite and at least 0; got {temperatures.tolist()}")
         _check_ids("rows", rows, len(self._logits))
-        _check_ids("forced", forced, self._vocab_size, lowest=-1)
+        _check_ids("forced", forced, self.vocab_size, lowest=-1)
         tokens = np.empty(len(rows), np.int32)
         for i, (row, slot_id) in enumerate(zip(rows, slots.tolist(), strict=True)):
             slot = self._slots[slot_id]
@@ -437,10 +419,10 @@ class ReferenceExecutor:
         """Raw log-probabilities of `tokens[i]` in logits row `rows[i]`; see `Executor`."""
         if len(rows) != len(tokens):
             raise ValueError(f"rows and tokens must have the same length; got {len(rows)} and {len(tokens)}")
-        if not 0 <= top_k <= self._vocab_size:
-            raise ValueError(f"top_k must be in [0, {self._vocab_size}]; got {top_k}")
+        if not 0 <= top_k <= self.vocab_size:
+            raise ValueError(f"top_k must be in [0, {self.vocab_size}]; got {top_k}")
         _check_ids("rows", rows, len(self._logits))
-        _check_ids("tokens", tokens, self._vocab_size)
+        _check_ids("tokens", tokens, self.vocab_size)
         return token_logprobs(self._logits, rows, tokens, top_k)
 
 

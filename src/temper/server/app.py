@@ -68,6 +68,7 @@ def create_app(
 
     app = FastAPI(title="Temper", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.temper = state
+    app.include_router(routes.generation)
     app.include_router(routes.router)
     app.include_router(admin.router)
     app.include_router(adapters.router)

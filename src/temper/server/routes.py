@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import struct
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from temper.engines.base import Engine, Health
@@ -23,7 +25,17 @@ from temper.server.state import Served, served
 from temper.server.streaming import ChatChunks, CompletionChunks, EventStream, Extras
 from temper.types import Request as TemperRequest
 
+
+class DirectRoute(APIRoute):
+    """An endpoint that takes the request itself and gives a response: FastAPI has nothing to work out for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, as it is."""
+        return self.endpoint
+
+
 router = APIRouter()
+generation = APIRouter(route_class=DirectRoute)
 
 CLIENT_CLOSED = 499
 """What logs say of a client that left (nginx' number); nobody gets to read it."""
@@ -32,7 +44,7 @@ CLIENT_CLOSED = 499
 # -- generation ------------------------------------------------------------------------------------
 
 
-@router.post("/v1/chat/completions", tags=["openai"], openapi_extra=schemas.documented(schemas.ChatBody))
+@generation.post("/v1/chat/completions", tags=["openai"], openapi_extra=schemas.documented(schemas.ChatBody))
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     state = served(request)
@@ -46,7 +58,7 @@ async def chat_completions(request: Request) -> Response:
     return await _whole(request, call, chat_answer(call, head, token_ids=bool(body.return_token_ids)))
 
 
-@router.post("/v1/completions", tags=["openai"], openapi_extra=schemas.documented(schemas.CompletionBody))
+@generation.post("/v1/completions", tags=["openai"], openapi_extra=schemas.documented(schemas.CompletionBody))
 async def completions(request: Request) -> Response:
     """Continue one or several prompts."""
     state = served(request)

@@ -203,6 +203,8 @@ class EventStream(Response):
         self._keep_alive_s = call.served.settings.keep_alive_s
         self._begun = False
         self._last_write = 0.0
+        self._silence: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write until the call ends or the client leaves."""
@@ -213,7 +215,8 @@ class EventStream(Response):
                 log.debug("the client of %s left", self._call.requests[0].id)
 
     async def _play(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ticker = asyncio.create_task(self._keep_alive(send))
+        self._last_write = asyncio.get_running_loop().time()
+        self._keep_alive(send)
         try:
             await self._write_events(send)
         except Exception as error:
@@ -225,7 +228,9 @@ class EventStream(Response):
             else:
                 await error_response(error)(scope, receive, send)
         finally:
-            ticker.cancel()
+            for waiting in (self._silence, self._comment):
+                if waiting is not None:
+                    waiting.cancel()
 
     async def _write_events(self, send: Send) -> None:
         feed, held = self._chunks.feed, ""
@@ -251,12 +256,11 @@ class EventStream(Response):
     def _first_headers(self) -> list[tuple[bytes, bytes]]:
         return [*HEADERS, *((name.encode(), value.encode()) for name, value in self._call.headers.items())]
 
-    async def _keep_alive(self, send: Send) -> None:
+    def _keep_alive(self, send: Send) -> None:
+        """A comment whenever nothing was written for a while. A timer, since few streams need a task for it."""
         loop = asyncio.get_running_loop()
-        self._last_write = loop.time()
-        while True:
-            left = self._last_write + self._keep_alive_s - loop.time()
-            if left > 0:
-                await asyncio.sleep(left)
-            else:
-                await self._write(send, KEEP_ALIVE)
+        due = self._last_write + self._keep_alive_s
+        if loop.time() >= due:
+            self._comment = loop.create_task(self._write(send, KEEP_ALIVE))
+            due = loop.time() + self._keep_alive_s
+        self._silence = loop.call_at(due, self._keep_alive, send)

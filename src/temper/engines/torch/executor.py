@@ -27,41 +27,22 @@ class TorchExecutor:
         """`model` takes input_ids, position_ids, logits_to_keep and `temper_step`, and returns logits."""
         self._model = model
         self._device = next(model.parameters()).device
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
+        self.num_blocks, self.block_tokens = spec.num_blocks, spec.block_tokens
         self._spec = spec
-        self._kv_block_bytes = kv_block_bytes
+        self.kv_block_bytes = kv_block_bytes
         self._cache = PagedCache(spec.num_blocks * spec.block_tokens, KV_DTYPES[spec.kv_dtype])
         self._logits = np.empty((0, vocab_size), dtype=np.float32)
         self._slots: dict[int, Slot] = {}
         self._adapters = TorchAdapters(model)
         self._num_opened = 0
 
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        return self._vocab_size
-
-    @property
-    def num_blocks(self) -> int:
-        """Pages in the cache."""
-        return self._spec.num_blocks
-
-    @property
-    def block_tokens(self) -> int:
-        """Tokens in a page."""
-        return self._spec.block_tokens
-
-    @property
-    def kv_block_bytes(self) -> int:
-        """Bytes of one page over all layers."""
-        return self._kv_block_bytes
-
     def forward(self, batch: StepBatch) -> None:
         """Run the model once; see `Executor`. ValueError where an id is out of range or a page is missing."""
-        _check(batch, self._vocab_size, self._spec)
+        _check(batch, self.vocab_size, self._spec)
         self._adapters.begin(batch)
-        step = PagedStep(batch, self._cache, self._spec.block_tokens, self._device)
-        self._logits = run(self._model, batch, step, self._device)[:, : self._vocab_size]
+        step = PagedStep(batch, self._cache, self.block_tokens, self._device)
+        self._logits = run(self._model, batch, step, self._device)[:, : self.vocab_size]
 
     def logits(self) -> Float32:
         """A copy of the last step's logits, float32 [R, V]."""
@@ -82,7 +63,7 @@ class TorchExecutor:
 
     def open_slot(self, params: SamplerParams, prompt: Int32) -> int:
         """A sampler slot for one sample."""
-        check_params(params, self._vocab_size)
+        check_params(params, self.vocab_size)
         self._num_opened += 1
         self._slots[self._num_opened] = Slot(params, prompt.tolist())
         return self._num_opened
