@@ -47,8 +47,10 @@ def main() -> None:
         where = api.place(home=home)
         fleet = Fleet(home, home / "mine.toml")
 
+        studies = []
+
         def tune(workload, incumbent):
-            return api.tune(
+            found = api.tune(
                 workload,
                 incumbent,
                 objective="ttft p90",
@@ -58,6 +60,8 @@ def main() -> None:
                 suite="none",
                 where=where,
             )
+            studies.append(found)
+            return found
 
         try:
             fleet.start_server()
@@ -73,12 +77,17 @@ def main() -> None:
                 print(busy.outcome, busy.prose(), flush=True)
             controller.leave()
             production = fleet.store.versions.find(fleet.store.deployments.find("mine").production)
+            pages = {f"loop_study_{n}": api.study_page(found) for n, found in enumerate(studies, 1)}
+            rollouts = [rollout.id for rollout in fleet.store.rollouts.all()]
+            pages |= {f"loop_rollout_{n}": api.rollout_page(id, where) for n, id in enumerate(rollouts, 1)}
         finally:
             fleet.stop()
     changes = profiles.diff(mine, production.profile)
     turns = [
         {"turn": name, "outcome": turn.outcome} for name, turn in (("two callers", calm), (f"{args.callers}", busy))
     ]
+    for name, page in pages.items():
+        (report.HERE / f"{name}.html").write_text(page, "utf-8")
     body = "\n\n".join(
         [
             f"**With two callers.** {calm.prose()}",
@@ -87,6 +96,7 @@ def main() -> None:
             + ("; ".join(f"`{one.path}` {one.before} → {one.after}" for one in changes) or "nothing")
             + ".",
             report.table(turns),
+            "Drawn: " + ", ".join(f"[{name}.html]({name}.html)" for name in pages) + ".",
         ]
     )
     report.write("loop", "The loop, once around", body, {"turns": [calm.sentences, busy.sentences]})
