@@ -122,6 +122,19 @@ def test_errors_have_a_kind(error, kind):
     assert classify(error).kind == kind
 
 
+def test_a_long_log_is_judged_whole_and_told_by_its_end():
+    log = (
+        "the server ended with code 1; it wrote last:\n"
+        + "  File somewhere\n" * 200
+        + "RuntimeError: CUDA out of memory"
+    )
+    trouble = classify(EngineDied(log))
+    assert trouble.kind == "out_of_memory"
+    assert trouble.reason.startswith("the server ended with code 1")
+    assert trouble.reason.endswith("RuntimeError: CUDA out of memory")
+    assert len(trouble.reason) < 700
+
+
 def test_text_is_told_from_noise():
     assert not is_garbage("Drei Flüsse: Rhein, Elbe, 长江.\n")
     assert is_garbage("")

@@ -46,6 +46,8 @@ LEAST_PATIENCE_S = 60.0
 START_TIMEOUT_S = 900.0
 MOST_FAILED = 0.2
 """A block with a larger share of failed requests is trouble; fewer are counted and judged later."""
+REASON_CHARS = 600
+"""Most characters of a trouble's reason."""
 PROBE_TOKENS = 24
 PROBE_SEED = 0x7E57
 WARMUP_SEED = 0x3A3A
@@ -278,10 +280,17 @@ class Garbled(EngineFailure):
     code = "garbage"
 
 
+def brief(text: str) -> str:
+    """About `REASON_CHARS` of it: how it begins and, as programs say at last why they die, above all its end."""
+    if len(text) <= REASON_CHARS:
+        return text
+    return f"{text[: REASON_CHARS // 3]} … {text[-2 * REASON_CHARS // 3 :]}"
+
+
 def classify(error: BaseException) -> Trouble:
     """The trouble that an error stands for."""
-    text = " ".join(str(error).split())[:500] or type(error).__name__
-    lowered = text.lower()
+    said = " ".join(str(error).split()) or type(error).__name__
+    text, lowered = brief(said), said.lower()
     if isinstance(error, Garbled):
         return Trouble("garbage", text)
     if isinstance(error, MemoryError | OutOfMemory) or any(
@@ -354,7 +363,7 @@ def _trouble_of(outcomes: Sequence[Outcome]) -> Trouble | None:
     kind = {"engine_died": "crash", "out_of_memory": "out_of_memory", TIMEOUT: "hang"}.get(
         first.failure or "", "failures"
     )
-    return Trouble(kind, f"{len(failed)} of {len(outcomes)} requests failed: {first.failure}: {first.message}"[:500])
+    return Trouble(kind, brief(f"{len(failed)} of {len(outcomes)} requests failed: {first.failure}: {first.message}"))
 
 
 def _users(workload: Workload) -> int | None:
