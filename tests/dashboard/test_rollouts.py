@@ -115,6 +115,14 @@ def test_an_interval_without_an_end_fills_the_height() -> None:
     assert rollout_chart.narrowing(looks, "ttft", None) == ""
 
 
+def test_shares_are_named_where_there_is_room() -> None:
+    shares = [(10, 0.25), (20, 0.5), (2000, 1.0), (4000, 1.0)]
+    looks = [{"num_requests": n, "at": 0.0, "share": share, "e2e": [0.0, -0.1, 0.1]} for n, share in shares]
+    chart = str(rollout_chart.narrowing(looks, "e2e", None))
+    assert chart.count('class="step"') == 3
+    assert [share in chart for share in (">25%<", ">50%<", ">100%<")] == [False, True, True]
+
+
 def test_the_file_draws_in_a_real_browser(home: Path, tmp_path: Path, browser: Browser) -> None:
     file = tmp_path / "rollout.html"
     with Store(url_of(home)) as store:

@@ -14,6 +14,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 40
+LABEL_WIDTH = 40.0
+"""Of the name of a share, with the space around it."""
 WIDEST = 1.0
 """Ends beyond ± so much are cut: an interval of −100 … ∞ % says nothing and would hide the rest."""
 
@@ -70,13 +72,15 @@ def _runs(seen: Sequence[Look]) -> list[list[Look]]:
 
 
 def _steps(seen: Sequence[Look], x: Any) -> str:
-    parts, before = [], None
-    for look in seen:
-        if look["share"] != before:
-            before = look["share"]
-            at = x(look["num_requests"])
-            parts.append(f'<line class="step" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-            parts.append(f'<text class="label" x="{at + 3:.1f}" y="{TOP + 10}">{before:.0%}</text>')
+    """A line where each share began, named where its name has room before the next line."""
+    begun = [look for before, look in zip((None, *seen), seen, strict=False)
+             if before is None or look["share"] != before["share"]]  # fmt: skip
+    places = [x(look["num_requests"]) for look in begun]
+    parts = []
+    for look, at, following in zip(begun, places, (*places[1:], float("inf")), strict=True):
+        parts.append(f'<line class="step" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        if following - at >= LABEL_WIDTH:
+            parts.append(f'<text class="label" x="{at + 3:.1f}" y="{TOP + 10}">{look["share"]:.0%}</text>')
     return "".join(parts)
 
 
