@@ -16,6 +16,7 @@ from temper.profile import schema
 from temper.profile.schema import Profile
 from temper.types import Accepted, Delta, Done, Failed, Limits, Request, Started
 from tests.conformance.engine import EngineSuite
+from tests.waiting import until
 
 
 def words(seed: int = 0, **fields) -> Profile:
@@ -108,8 +109,7 @@ async def test_a_stream_ends_where_it_began(root: Swappable):
     heard += [event async for event in stream]
     assert isinstance(heard[-1], Done)
     assert "".join(e.text for e in heard if isinstance(e, Delta)) == "one two three four five six seven"
-    await asyncio.sleep(0.1)
-    assert not old.health().ready
+    await until(lambda: not old.health().ready)
 
 
 async def test_nothing_changes_when_nothing_differs(root: Swappable):

@@ -16,6 +16,7 @@ from temper.fleet.serving import Follower, production_of
 from temper.fleet.store import Store
 from temper.types import Delta, Done, Failed, Limits, Request
 from tests.fleet.stores import fake
+from tests.waiting import until
 
 QUICK = {"steps": (0.5, 1.0), "min_requests": 40, "min_s": 0.0}
 SURE = Plan(**QUICK, guardrails=({"metric": "errors", "tolerance": 0.2, "proven": True},), quality="off")
@@ -98,8 +99,7 @@ async def test_a_candidate_that_is_no_worse_is_promoted_and_its_engine_stays(dep
     assert deployment.root.profile == fake(seed=1)
     assert len(deployment.made) == 2
     assert candidate.engine.health().ready
-    await asyncio.sleep(0.1)
-    assert not deployment.made[0].engine.health().ready
+    await until(lambda: not deployment.made[0].engine.health().ready)
     assert deployment.store.versions.evidence(rollout.candidate)[-1].verdict == "pass"
 
 
@@ -117,8 +117,7 @@ async def test_a_candidate_that_fails_is_rolled_back(deployment):
     made = await deployment.ask()
     assert (made.branch, made.version) == (None, rollout.control)
     assert deployment.store.versions.find(rollout.candidate).stage == "retired"
-    await asyncio.sleep(0.1)
-    assert not deployment.made[1].engine.health().ready
+    await until(lambda: not deployment.made[1].engine.health().ready)
     assert deployment.made[0].engine.health().ready
 
 
@@ -153,7 +152,6 @@ async def test_no_request_is_lost_while_traffic_moves_there_and_back(deployment)
     ended = True
     await work
     rows = deployment.store.database.rows("SELECT outcome, COUNT(*) AS n FROM requests GROUP BY outcome")
-    await asyncio.sleep(0.1)
     assert {row["outcome"] for row in rows} <= {"ok", None}
 
 
@@ -167,7 +165,7 @@ async def test_an_arm_is_in_the_store_before_its_request_goes_out(deployment):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0.1)
+    await until(lambda: deployment.store.requests.counts(rollout.id)["candidate"].keys() == {"left"})
     counts = deployment.store.requests.counts(rollout.id)
     assert counts["candidate"].keys() == {"left"}
     assert sum(counts["candidate"].values()) + sum(counts["control"].values()) == 12

@@ -16,6 +16,7 @@ from temper.errors import CheckpointError, ContextTooLong, Draining, EngineDied,
 from temper.profile.schema import AdmissionConfig, BatchingConfig, NativeEngine, Profile
 from temper.types import Accepted, Delta, Message
 from tests.engines.native.fakes import ask, gather
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,14 +41,6 @@ async def engine(tmp_path: Path):
     await found.start()
     yield found
     await found.stop()
-
-
-async def until(condition, timeout_s: float = 10.0) -> None:
-    for _ in range(int(timeout_s / 0.01)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("not in time")
 
 
 def pid_of(engine: WorkerEngine) -> int:

@@ -22,6 +22,7 @@ from temper.engines.process.launch import group_members
 from temper.errors import EngineDied, EngineFailure, Invalid, Rejected
 from temper.profile import schema
 from temper.types import Delta, Done, Failed, Limits, Request
+from tests.waiting import until
 
 SERVER = Path(__file__).with_name("small_server.py")
 
@@ -45,13 +46,6 @@ async def running(engine: ProcessEngine) -> AsyncIterator[ProcessEngine]:
 
 async def collect(engine: ProcessEngine, prompt: str = "hello") -> list:
     return [event async for event in engine.generate(Request("r", prompt=prompt, limits=Limits(max_tokens=4)))]
-
-
-async def until(condition, within_s: float = 8.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        await asyncio.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
