@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from kept import Kept
-from step_time import I32, decode_batch
+from step_time import I32, decode_batch, prompt_batch
 
 import report
 from temper import api
@@ -59,6 +59,11 @@ class Case:
     context: int
     prefill: bool = False
     """A prompt of `context` tokens in one step, in place of a step of decoding."""
+
+    @property
+    def pages(self) -> int:
+        """Of the cache for one stream, with room for the token of the step."""
+        return -(-(self.context + 1) // 32)
 
     @property
     def name(self) -> str:
@@ -106,9 +111,8 @@ class Bench:
     """One executor of one model, with room for its largest case."""
 
     def __init__(self, model: str, threads: int, wanted: list[Case], cache: Path) -> None:
-        self.pages = max(-(-(case.context + 1) // 32) for case in wanted)
         most = max(case.streams for case in wanted)
-        room = max(case.streams * -(-(case.context + 1) // 32) for case in wanted)
+        room = max(case.streams * case.pages for case in wanted)
         with opened(model, cache) as (config, program, tensors):
             spec = ExecutorSpec(
                 num_layers=config.num_layers,
@@ -124,11 +128,10 @@ class Bench:
     def run(self, case: Case) -> dict[str, Any]:
         """Median and best time of a step, and the least that the machine allows, ms."""
         if case.prefill:
-            batch = self._chunk(0, 0, case.context, -(-case.context // 32))
+            batch = prompt_batch(case.context)
         else:
-            pages = -(-(case.context + 1) // 32)
-            self._fill(case, pages)
-            batch = decode_batch(case.streams, case.context, pages)
+            self._fill(case)
+            batch = decode_batch(case.streams, case.context, case.pages)
         tokens = len(batch.tokens)
         self.executor.forward(batch)
         seconds = []
@@ -148,11 +151,11 @@ class Bench:
             "bound": bound,
         }
 
-    def _fill(self, case: Case, pages: int) -> None:
+    def _fill(self, case: Case) -> None:
         """The tokens behind each stream, prefilled for the first and then for the others."""
         for stream in range(case.streams):
             for start in range(0, case.context, CHUNK):
-                self.executor.forward(self._chunk(stream, start, min(CHUNK, case.context - start), pages))
+                self.executor.forward(self._chunk(stream, start, min(CHUNK, case.context - start), case.pages))
 
     def _chunk(self, stream: int, start: int, length: int, pages: int) -> StepBatch:
         positions = np.arange(start, start + length, dtype=I32)

@@ -101,7 +101,6 @@ class LiveFigures:
         self._clock = clock
         self._born = clock()
         self._slots: deque[list[float]] = deque(maxlen=int(self.RATE_WINDOW_S / self.SLOT_S) + 1)
-        self._slot_end = -math.inf
         self._first_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
         self._inter_token: deque[tuple[float, float]] = deque(maxlen=max_samples)
         self._end_to_end: deque[tuple[float, float]] = deque(maxlen=max_samples)
@@ -183,10 +182,8 @@ class LiveFigures:
 
     def _slot(self, now: float) -> list[float]:
         """[start, generated tokens, prompt tokens, finished requests] of the half second around `now`."""
-        if now >= self._slot_end:
-            start = now - now % self.SLOT_S
-            self._slots.append([start, 0, 0, 0])
-            self._slot_end = start + self.SLOT_S
+        if not self._slots or now >= self._slots[-1][0] + self.SLOT_S:
+            self._slots.append([now - now % self.SLOT_S, 0, 0, 0])
         return self._slots[-1]
 
     def _percentiles(self, samples: deque[tuple[float, float]], now: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from temper.dashboard.router import OPEN_PATHS, create_router
 from temper.engines.base import Capabilities, Health
 from temper.server import ServerSettings, create_app
 from tests.dashboard.serving import API_KEY, MODEL, ScriptedEngine
+from tests.waiting import until
 
 STATIC = Path(temper.dashboard.__file__).parent / "static"
 
@@ -171,10 +172,9 @@ def test_history_gives_all_to_a_page_from_before_a_restart() -> None:
 async def test_history_samples_while_it_runs() -> None:
     figures = CountingFigures()
     task = asyncio.create_task(History(figures, interval_s=0.01).run())
-    async with asyncio.timeout(30):
-        while figures.taken < 3:
-            await asyncio.sleep(0.01)
+    await until(lambda: figures.taken >= 3)
     task.cancel()
+    assert figures.taken >= 3
 
 
 async def test_history_survives_a_snapshot_that_fails() -> None:
@@ -189,8 +189,6 @@ async def test_history_survives_a_snapshot_that_fails() -> None:
     figures.snapshot = fail_twice  # type: ignore[method-assign]
     history = History(figures, interval_s=0.01)
     task = asyncio.create_task(history.run())
-    async with asyncio.timeout(30):
-        while len(history.after(0)) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(history.after(0)) >= 2)
     task.cancel()
     assert [sample["value"] for sample in history.after(0)][:2] == [3, 4]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from markupsafe import Markup
@@ -73,8 +75,7 @@ def _runs(seen: Sequence[Look]) -> list[list[Look]]:
 
 def _steps(seen: Sequence[Look], x: Any) -> str:
     """A line where each share began, named where its name has room before the next line."""
-    begun = [look for before, look in zip((None, *seen), seen, strict=False)
-             if before is None or look["share"] != before["share"]]  # fmt: skip
+    begun = [next(looks) for _, looks in groupby(seen, key=itemgetter("share"))]
     places = [x(look["num_requests"]) for look in begun]
     parts = []
     for look, at, following in zip(begun, places, (*places[1:], float("inf")), strict=True):

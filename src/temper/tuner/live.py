@@ -47,7 +47,7 @@ START_TIMEOUT_S = 900.0
 MOST_FAILED = 0.2
 """A block with a larger share of failed requests is trouble; fewer are counted and judged later."""
 REASON_CHARS = 600
-"""Most characters of a trouble's reason."""
+"""About as many of a trouble's reason are told."""
 PROBE_TOKENS = 24
 PROBE_SEED = 0x7E57
 WARMUP_SEED = 0x3A3A
