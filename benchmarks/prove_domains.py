@@ -47,8 +47,8 @@ def body(found: dict[str, Any], given: argparse.Namespace) -> str:
     minutes = {name: sum(one["seconds"].values()) / 60 for name, one in found.items()}
     left = [name for name in given.only if name not in found]
     return "\n\n".join([
-        f"SmolLM2-135M, taught by an adapter that is merged, {steps}; greedy answers to held-out questions. Shares with "
-        "95 % intervals (Wilson), gains paired by question (Tango).",
+        f"SmolLM2-135M, taught by an adapter that is merged, {steps}; greedy answers to held-out questions. Shares "
+        "with 95 % intervals (Wilson), gains paired by question (Tango).",
         report.table(rows),
         "Minutes, data and exams counted: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()) + ".",
         *([f"Not done when this was written: {', '.join(left)}."] if left else []),
