@@ -96,6 +96,7 @@ MODELS = {
         (
             Wave("1 stream", 1, 1, 24, 32),
             Wave("8 streams", 8, 8, 24, 32),
+            Wave("32 streams", 32, 32, 24, 32),
             Wave("prefill", 1, 1, 192, 1, "prefill_tokens_per_s"),
         ),
     ),
