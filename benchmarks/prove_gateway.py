@@ -119,6 +119,16 @@ async def until_ready(url: str, log: Path) -> None:
     raise SystemExit(f"nobody answers at {url}:\n{log.read_text(errors='replace')[-2000:]}")
 
 
+async def until_idle(pids: dict[str, int]) -> None:
+    """Wait for gateways that still work off what their own load left behind: it would be the next arm's to suffer."""
+    for _ in range(120):
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        await asyncio.sleep(0.5)
+        if all(cpu_s(pid) - before[name] < 0.02 for name, pid in pids.items()):
+            return
+    print("a gateway is still busy after a minute", file=sys.stderr)
+
+
 def percentile(values: list[float], q: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("nan")
@@ -183,6 +193,7 @@ async def at_rate(full: float, urls: dict[str, str], pids: dict[str, int], given
     for number in range(given.rounds + 1):  # the first one warms up
         for mode, arms in found.items():
             for name in names[number % len(names) :] + names[: number % len(names)]:
+                await until_idle(pids)
                 before = cpu_s(pids[name]) if name in pids else 0.0
                 seconds = given.seconds if number else 1.0
                 rate = full if number else min(full, 50.0)
@@ -196,7 +207,6 @@ async def at_rate(full: float, urls: dict[str, str], pids: dict[str, int], given
                         f" p99 {percentile(run.total_ms, 0.99):.2f} ms, {run.failures} failures",
                         file=sys.stderr,
                     )
-                await asyncio.sleep(0.3)
     return found
 
 
@@ -255,7 +265,7 @@ def write(found: dict[float, Found], given: Any, has_litellm: bool) -> None:
         f"{given.seconds:g} s an arm, in turns; the upstream, the load and one gateway share this machine. Added: the "
         "percentile through the gateway less the percentile without it in the same round, median of the rounds. Temper "
         "is `balance` over two upstreams with all its checks; the bare proxy passes bytes on and looks at nothing. "
-        "Latencies count from when a request was due.",
+        "Latencies count from when a request was due. An arm begins when every gateway is idle.",
         "",
         f"Load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         "",
