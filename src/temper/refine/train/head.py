@@ -40,16 +40,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         total = torch.zeros((), dtype=torch.float64)
-        size = LEARNED_ROWS if needs_weight else FROZEN_ROWS
+        size = min(LEARNED_ROWS if needs_weight else FROZEN_ROWS, len(hidden))
+        products = torch.empty(size, len(weight), dtype=dtype)  # of one chunk, written anew by each
+        logs = torch.empty(size, len(weight), dtype=torch.float32)
         with torch.autocast("cpu", enabled=False):
             for begin in range(0, len(hidden), size):
                 rows, wanted = hidden[begin : begin + size], targets[begin : begin + size, None]
-                logs = torch.log_softmax((rows @ small.T).float(), dim=-1)
-                total -= logs.gather(1, wanted).sum(dtype=torch.float64)
+                logits, log_p = products[: len(rows)], logs[: len(rows)]
+                torch.mm(rows, small.T, out=logits)
+                torch.log_softmax(logits, dim=-1, dtype=torch.float32, out=log_p)
+                total -= log_p.gather(1, wanted).sum(dtype=torch.float64)
                 if grad_hidden is None and grad_weight is None:
                     continue
-                logs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
-                gradient = logs.to(dtype)
+                log_p.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+                gradient = logits.copy_(log_p)
                 if grad_hidden is not None:
                     torch.mm(gradient, small, out=grad_hidden[begin : begin + size])
                 if grad_weight is not None:
