@@ -18,7 +18,6 @@ import json
 import math
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import Any
 import uvloop
 from gateway.client import Run, load
 from gateway.upstream import CHUNKS
+from launched import free_port
 
 import report
 
@@ -58,12 +58,6 @@ kind = "openai"
 endpoint = "second"
 model = "mock"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager
