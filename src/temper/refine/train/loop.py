@@ -25,7 +25,6 @@ from temper.refine.train.attention import side_by_side
 from temper.refine.train.batches import Order, Row, collate, micro_batches
 from temper.refine.train.dropout import residual_dropout
 from temper.refine.train.examples import Example
-from temper.refine.train.heap import freed_memory_kept
 from temper.refine.train.losses import Loss, answer_loss
 from temper.refine.train.memory import check, estimate
 from temper.refine.train.optimizer import AdamW
@@ -116,7 +115,6 @@ def prepared(model: Any, settings: Training, resolved: Mapping[str, Any]) -> Ite
     """Within, `model` takes batches, drops out, keeps few activations and computes in the run's precision."""
     threads = torch.get_num_threads()
     with ExitStack() as stack:
-        stack.enter_context(freed_memory_kept())
         stack.enter_context(side_by_side(model))
         stack.enter_context(residual_dropout(model, settings.regularization.dropout))
         stack.callback(torch.set_num_threads, threads)
