@@ -127,7 +127,7 @@ def theirs(program: Path, url: str, folder: Path, seed: int, what: dict[str, Any
 
 
 def ours(url: str, seed: int, what: dict[str, Any]) -> dict[str, float]:
-    load = {"concurrency": (USERS,), "requests": REQUESTS, "seed": seed, "output_tokens": OUTPUT_TOKENS, **what}  # fmt: skip
+    load = {"concurrency": (USERS,), "requests": REQUESTS, "seed": seed, "output_tokens": OUTPUT_TOKENS, **what}
     (run,) = temper.bench(url=url, load=load)["runs"]
     if run["failures"]:
         sys.exit(f"requests failed: {run['failure_messages']}")
@@ -300,9 +300,9 @@ def main() -> None:
 
 def real_part(rows: list[dict[str, Any]], agrees: bool, args: argparse.Namespace) -> str:
     return (
-        f"The default model on one core behind our server, {USERS} users, {REQUESTS} conversations of {INPUT_TOKENS} words "
-        f"+ {OUTPUT_TOKENS} tokens each time, drawn alike for both, {args.rounds} rounds in turns. aiperf's own processes "
-        "take their part of the two cores from the engine, so each is held against what the server saw of the same "
+        f"The default model on one core behind our server, {USERS} users, {REQUESTS} conversations of {INPUT_TOKENS} "
+        f"words + {OUTPUT_TOKENS} tokens each time, drawn alike for both, {args.rounds} rounds in turns. aiperf's own "
+        "processes take their part of the two cores from the engine, so each is held against what the server saw of the same "
         "requests. Every median of those ratios within the spread of either's repeats, or 5 %: "
         f"**{'yes' if agrees else 'NO'}**.\n\n{report.table(rows)}"
     )
