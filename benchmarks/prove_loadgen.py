@@ -302,8 +302,8 @@ def real_part(rows: list[dict[str, Any]], agrees: bool, args: argparse.Namespace
     return (
         f"The default model on one core behind our server, {USERS} users, {REQUESTS} conversations of {INPUT_TOKENS} "
         f"words + {OUTPUT_TOKENS} tokens each time, drawn alike for both, {args.rounds} rounds in turns. aiperf's own "
-        "processes take their part of the two cores from the engine, so each is held against what the server saw of the same "
-        "requests. Every median of those ratios within the spread of either's repeats, or 5 %: "
+        "processes take their part of the two cores from the engine, so each is held against what the server saw of "
+        "the same requests. Every median of those ratios within the spread of either's repeats, or 5 %: "
         f"**{'yes' if agrees else 'NO'}**.\n\n{report.table(rows)}"
     )
 
