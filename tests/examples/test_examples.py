@@ -24,6 +24,7 @@ PRINTS = {
     "08_tune.py": r"pass: \+\d+%, at least \+\d+%\n(?s:.*)max_sequences: 4 -> \d+\n(?s:.*)met on the way: \{",
     "09_recipe.py": r"r1-mini: SmolLM2(?s:.*)50 questions, such as:\nWhat is .*\n<think>\n(?s:.*)</think>\n\nAnswer: "
     r"-?\d+\nleft: exam-base, teach, exam-teach, distill(?s:.*)canary",
+    "10_your_own_engine.py": r" goes to the sea\.\n\(4 words by balance / next-word\)",
 }
 
 
