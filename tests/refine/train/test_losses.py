@@ -31,3 +31,12 @@ def test_the_fused_head_is_cross_entropy(monkeypatch, learned, dtype, tolerance)
         torch.testing.assert_close(weight.grad, same_weight.grad, rtol=tolerance, atol=10 * tolerance)
     with torch.no_grad():
         torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets), found)
+
+
+def test_no_targets_are_no_loss() -> None:
+    hidden, weight = torch.zeros(0, 8, requires_grad=True), torch.ones(11, 8, requires_grad=True)
+    found = linear_cross_entropy(hidden, weight, torch.zeros(0, dtype=torch.int64))
+    found.backward()
+    assert float(found.detach()) == 0.0
+    assert weight.grad is not None
+    assert not weight.grad.any()

@@ -40,7 +40,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         total = torch.zeros((), dtype=torch.float64)
-        size = min(LEARNED_ROWS if needs_weight else FROZEN_ROWS, len(hidden))
+        size = max(1, min(LEARNED_ROWS if needs_weight else FROZEN_ROWS, len(hidden)))
         products = torch.empty(size, len(weight), dtype=dtype)  # of one chunk, written anew by each
         logs = torch.empty(size, len(weight), dtype=torch.float32)
         with torch.autocast("cpu", enabled=False):
