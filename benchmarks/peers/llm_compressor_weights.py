@@ -43,8 +43,9 @@ def main() -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         out, quantization_config=CompressedTensorsConfig(run_compressed=False), dtype=torch.float32
     )
-    save_file({name: values.detach().contiguous() for name, values in plain.named_parameters()},
-              out / "weights.safetensors")  # fmt: skip
+    # Scales and shapes of the compressed form stay beside what they were decompressed to.
+    save_file({name: values.detach().contiguous() for name, values in plain.named_parameters()
+               if not name.rpartition(".")[2].startswith("weight_")}, out / "weights.safetensors")  # fmt: skip
 
 
 if __name__ == "__main__":
