@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -56,6 +57,18 @@ async def test_blocks_take_turns_and_hold_the_same_requests():
     assert len(set(names)) == 20  # nothing is asked twice
     assert log[:2] == ["A: starting", "start a"]
     assert log[-2:] == ["stop b", "stop a"]
+
+
+async def test_questions_of_a_file_are_asked_one_after_the_other_and_then_again(tmp_path):
+    file = tmp_path / "asked.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": f"question {number}"}) for number in range(10)))
+    workload = WORKLOAD.model_copy(update={"content": workloads.Questions(path=str(file))})
+    log: list[str] = []
+    measured = await ab.compare(arm(log, "a"), arm(log, "b"), workload, ab.Design(3, requests=4), tell=log.append)
+    asked = [sorted(outcome.name for outcome in block.a) for block in measured.blocks]
+    assert asked[0] != asked[1]  # after 2 of warm-up: 2 to 5, 6 to 9
+    assert len({*asked[0], *asked[1]}) == 8
+    assert asked[2] == [f"bench-0-{number}" for number in range(4)]
 
 
 async def test_a_start_is_a_unit_where_the_arms_need_one():

@@ -18,6 +18,7 @@ from temper.kernels.native import load_executor
 from temper.kernels.reference import ReferenceExecutor
 from temper.models.adapter import Adapter, adapter_version, read_adapter
 from temper.models.architectures import ARCHITECTURES
+from temper.models.chat_template import CHATML, ChatTemplate
 from temper.models.checkpoint import Checkpoint, open_checkpoint
 from tests.models.test_architectures import IDS
 from tests.tiny_models import (
@@ -35,7 +36,9 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 
 
 def read(folder: Path, checkpoint: Checkpoint, **limits: int) -> Adapter:
-    return read_adapter(folder, checkpoint.config, **{"max_rank": 64, "max_bytes": 1 << 30, **limits})
+    return read_adapter(
+        folder, checkpoint.config, checkpoint.template, **{"max_rank": 64, "max_bytes": 1 << 30, **limits}
+    )
 
 
 def logits(checkpoint: Checkpoint, adapter: Adapter, *, native: bool) -> np.ndarray:
@@ -276,7 +279,7 @@ def test_any_config_is_read_or_refused(one_layer: tuple[ModelConfig, Path], key:
     good = path.read_text()
     path.write_text(json.dumps({**json.loads(good), key: value}))
     try:
-        read_adapter(folder, config, max_rank=64, max_bytes=1 << 30)
+        read_adapter(folder, config, ChatTemplate(CHATML, {}), max_rank=64, max_bytes=1 << 30)
     except TemperError as error:
         assert error.message
     finally:

@@ -146,6 +146,34 @@ def test_r1_wants_tool_arguments_as_text(r1_source: str) -> None:
     assert '```json\n{"city": "Bern"}\n```' in found
 
 
+THOUGHT = (
+    Message("system", "Be brief."),
+    Message("user", "2 + 2?"),
+    Message("assistant", "<think>\nOn my fingers.\n</think>\n\nIt is 4."),
+    Message("user", "3 + 3?"),
+)
+
+
+def test_a_template_made_for_thinking_leaves_earlier_thinking_out() -> None:
+    plain = ChatTemplate(CHATML, {})
+    made = plain.for_thinking()
+    assert (plain.knows_thinking, made.knows_thinking, made.opens_thinking) == (False, True, False)
+    assert made.for_thinking() is made
+    found = made.render(THOUGHT)
+    assert found == plain.render((*THOUGHT[:2], Message("assistant", "It is 4."), THOUGHT[3]))
+    assert found == by_transformers(made.source, {}, THOUGHT, add_generation_prompt=True)
+    assert made.render(THOUGHT[:2]) == plain.render(THOUGHT[:2])
+
+
+def test_a_template_made_for_thinking_keeps_calls_and_tools(default_checkpoint: Checkpoint) -> None:
+    plain = ChatTemplate("{{ messages[1]['tool_calls'][0]['function']['name'] }}", {}, tool_source="{{ tools[0] }}")
+    made = plain.for_thinking()
+    assert made.render(TOOL_TURN) == plain.render(TOOL_TURN)
+    assert made.render(TOOL_TURN, tools=({"a": 1},)) == plain.render(TOOL_TURN, tools=({"a": 1},))
+    default = default_checkpoint.template
+    assert default.for_thinking().render(THOUGHT[:2]) == default.render(THOUGHT[:2])
+
+
 def test_thinking_opened_in_the_prompt(r1_source: str) -> None:
     # The header holds the template of January 2025, which leaves the tag to the model; the present one opens it.
     assert not ChatTemplate(r1_source, R1_SPECIAL).opens_thinking

@@ -71,7 +71,8 @@ def canary(
         server = stack.enter_context(_running(["serve", str(folder / "control.toml"), "--port", str(port),
                                                "--home", str(home)], log))  # fmt: skip
         _wait_ready(url, server)
-        callers = stack.enter_context(_Callers(url, _questions(suite, seed), config.callers, max_tokens))
+        asked = questions_of(suite, seed, QUESTIONS)
+        callers = stack.enter_context(_Callers(url, asked, config.callers, max_tokens))
         _wait(lambda: callers.counts["ok"] > 0, server)
         stack.enter_context(_running(["loop", "run", "--home", str(home)], log))
         with open_store(here) as store:
@@ -94,11 +95,15 @@ def canary(
     }  # fmt: skip
 
 
-def _questions(suite: str, seed: int) -> list[str]:
+def questions_of(suite: str, seed: int, count: int) -> list[str]:
+    """What a suite asks, in words.
+
+    Raises:
+        NotFound: there is no such suite.
+    """
     from temper.measure.quality import kinds
 
-    found = kinds.find(suite)
-    return [str((item.request.messages or ())[-1].content) for item in found.items(seed, QUESTIONS)]
+    return [str((item.request.messages or ())[-1].content) for item in kinds.find(suite).items(seed, count)]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Each stage is a verb of this house over the folder of the one before it; `refine
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tomllib
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temper.api.canary import canary
+from temper.api.canary import canary, questions_of
 from temper.api.checkpoints import Progress
 from temper.api.comparing import ab
 from temper.api.data import generate_data
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 GREEDY = {"temperature": 0.0}
 """Exams are sat without chance."""
 CALIBRATION_RECORDS = 400
-MAX_OUTPUT_TOKENS = 192
-"""Of an answer in the comparison of speeds."""
+CALLERS = 4
+"""Who ask at a time in the comparison."""
+WARMUP = 8
 
 
 def courses() -> dict[str, str]:
@@ -202,19 +204,15 @@ class _Plan:
         return run
 
     def _calibration(self, source: Path, results: Results) -> str:
-        """Conversations of the data as the model sees them."""
+        """Conversations of the data as the model sees and continues them."""
         from temper.models.checkpoint import open_checkpoint
         from temper.refine.data.reading import records
-        from temper.types import Message
+        from temper.refine.train.examples import Renderer
 
-        template = open_checkpoint(str(source), self._here.cache_dir).template
-        found = []
-        for number, record in enumerate(records(self._folder / results["data"]["train"])):
-            if number == CALIBRATION_RECORDS:
-                break
-            turns = tuple(Message(turn.role, turn.content) for turn in record.messages)
-            found.append(template.render(turns, add_generation_prompt=False))
-        return "".join(found)
+        checkpoint = open_checkpoint(str(source), self._here.cache_dir)
+        renderer, decode = Renderer(checkpoint), checkpoint.tokenizer.decode
+        read = itertools.islice(records(self._folder / results["data"]["train"]), CALIBRATION_RECORDS)
+        return "".join(decode(example.token_ids.tolist()) for record in read for example in renderer.examples(record))
 
     def _exam(self, of: str | None) -> Callable[[Path, Results, Tell], Mapping[str, Any]]:
         def run(folder: Path, results: Results, tell: Tell) -> Mapping[str, Any]:
@@ -260,12 +258,24 @@ class _Plan:
         return {**sums, "ratio": ours / theirs if ours and theirs else None, "ratios": ratios}
 
     def _compare(self, folder: Path, results: Results, tell: Tell) -> Mapping[str, Any]:
+        from temper.measure.workload.schema import Workload
+
         config, exam = self._wanted.compare, self._wanted.exam
         assert config is not None
+        asked = folder / "questions.jsonl"
+        questions = questions_of(exam.suites[0], exam.seed, WARMUP + config.units * config.requests)
+        asked.write_text("".join(json.dumps({"prompt": question}) + "\n" for question in questions), "utf-8")
+        workload = Workload.model_validate({
+            "name": exam.suites[0],
+            "warmup": WARMUP,
+            "arrivals": {"kind": "closed", "concurrency": CALLERS},
+            "content": {"kind": "questions", "path": str(asked),
+                        "output_tokens": {"kind": "fixed", "tokens": exam.max_tokens}},
+        })  # fmt: skip
         found = ab(
             str(self._at(results, "teach")), str(self._at(results, self._wanted.result)),
             units=config.units, requests=config.requests, restart=False, suites={exam.suites[0]: config.items},
-            load={"output_tokens": MAX_OUTPUT_TOKENS}, tell=self._say, where=self._here,
+            load={"workload": workload}, tell=self._say, where=self._here,
             changes_a={"in_process": True}, changes_b={"in_process": True},
         )  # fmt: skip
         (folder / "ab.json").write_text(json.dumps(found, ensure_ascii=False, indent=1, default=str), "utf-8")

@@ -186,10 +186,13 @@ class _Run:
 
     def _sessions(self, count: int) -> list[Session]:
         workload = self.measured.workload
-        endless = workload.content.kind in ("synthetic", "chats")
-        sessions = plan(workload, Wording(), first=self._next if endless else 0, count=count)
-        if endless:
-            self._next = sessions[-1].index + 1  # a trace is finite: its blocks repeat it, to both arms alike
+        try:
+            sessions = plan(workload, Wording(), first=self._next, count=count)
+        except Invalid:
+            if workload.content.kind in ("synthetic", "chats") or not self._next:
+                raise
+            sessions = plan(workload, Wording(), count=count)  # a trace is finite: it begins again, for both arms alike
+        self._next = sessions[-1].index + 1
         return sessions
 
     async def _drive(self, engine: Engine, sessions: Sequence[Session]) -> list[Outcome]:

@@ -30,6 +30,7 @@ from temper.kernels.stored import BLOCKS, StoredTensor
 from temper.kernels.weights import dequantize
 from temper.models import decoder
 from temper.models.architectures import architecture
+from temper.models.chat_template import ChatTemplate, template_beside
 from temper.models.weights.safetensors import open_file
 
 CONFIG_NAME: Final = "adapter_config.json"
@@ -68,6 +69,8 @@ class Adapter:
     """The largest of its ranks."""
     base_model: str
     """The model that it was trained on, as its config names it; empty where it does not."""
+    template: ChatTemplate
+    """By which it was taught: its folder's, or else the model's own."""
 
     @property
     def num_bytes(self) -> int:
@@ -98,8 +101,10 @@ class _Settings:
         return alpha / (math.sqrt(rank) if self.rslora else rank)
 
 
-def read_adapter(folder: Path, config: ModelConfig, *, max_rank: int, max_bytes: int) -> Adapter:
-    """The adapter in `folder`, made for a model of this `config`. All of it is in memory afterwards.
+def read_adapter(
+    folder: Path, config: ModelConfig, template: ChatTemplate, *, max_rank: int, max_bytes: int
+) -> Adapter:
+    """The adapter in `folder`, made for a model of this `config` and `template`. All of it is in memory afterwards.
 
     Raises:
         NotFound: there is no such folder.
@@ -142,6 +147,7 @@ def read_adapter(folder: Path, config: ModelConfig, *, max_rank: int, max_bytes:
         version=_version(updates),
         rank=max(update.rank for update in updates.values()),
         base_model=settings.base_model,
+        template=template if (own := template_beside(folder)) is None else template.instead(own),
     )
 
 

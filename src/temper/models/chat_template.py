@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import jinja2
@@ -21,7 +22,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
 from jinja2.utils import Namespace
 
-from temper.errors import CheckpointError, Invalid, TemperError, Unsupported
+from temper.errors import CheckpointError, Invalid, MalformedFile, TemperError, Unsupported
 from temper.models.template_sandbox import BoundedEnvironment, LimitExceeded, render_bounded
 from temper.models.tokenizer import THINK_CLOSE, THINK_OPEN
 from temper.types import Message
@@ -32,6 +33,17 @@ CHATML: Final = (
 )
 """For checkpoints that carry no template of their own."""
 MAX_TEMPLATE_CHARS: Final = 1 << 20
+TEMPLATE_NAME: Final = "chat_template.jinja"
+"""Beside the weights of a model or an adapter, in Hugging Face's layout."""
+_FORGETS_THINKING: Final = (
+    "{%- set turns = namespace(shown=[]) -%}{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' and '" + THINK_CLOSE + "' in (message['content'] or '') -%}"
+    "{%- set answer = message['content'].split('" + THINK_CLOSE + "')[-1].lstrip('\\n') -%}"
+    "{%- set turns.shown = turns.shown + [dict(message, content=answer)] -%}"
+    "{%- else -%}{%- set turns.shown = turns.shown + [message] -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = turns.shown %}"
+)
+"""Goes in front of a template: what it shows are the same turns without their thinking, as R1's own template does."""
 
 
 class ChatTemplate:
@@ -52,6 +64,18 @@ class ChatTemplate:
     def knows_thinking(self) -> bool:
         """Whether the template deals with thinking in any way."""
         return THINK_CLOSE in self.source or THINK_OPEN in self.source
+
+    def instead(self, source: str) -> ChatTemplate:
+        """Another template over the same special tokens."""
+        return ChatTemplate(source, self._special)
+
+    def for_thinking(self) -> ChatTemplate:
+        """The template of a model that was taught to think on top of this one: turns are shown without their thinking,
+        which the model opens by itself. A template that knows thinking stays as it is."""
+        if self.knows_thinking:
+            return self
+        tool_source = None if self._tool_source is self.source else _FORGETS_THINKING + self._tool_source
+        return ChatTemplate(_FORGETS_THINKING + self.source, self._special, tool_source=tool_source)
 
     @cached_property
     def opens_thinking(self) -> bool:
@@ -122,6 +146,23 @@ class ChatTemplate:
     @cached_property
     def _tool_template(self) -> jinja2.Template:
         return self._template if self._tool_source is self.source else _compiled(self._tool_source)
+
+
+def template_beside(folder: Path) -> str | None:
+    """The source of the template that has a file of its own in `folder`; None where there is none.
+
+    Raises:
+        MalformedFile: the file is too large.
+    """
+    path = folder / TEMPLATE_NAME
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_TEMPLATE_CHARS:
+        raise MalformedFile(
+            f"{TEMPLATE_NAME} may have {MAX_TEMPLATE_CHARS} bytes at most, got {path.stat().st_size}",
+            hint="the checkpoint is not to be trusted",
+        )
+    return path.read_text("utf-8", "replace")
 
 
 def ends_thinking(prompt: str) -> bool:

@@ -13,14 +13,13 @@ from tokenizers import processors
 from temper.errors import CheckpointError, MalformedFile
 from temper.kernels.config import ModelConfig
 from temper.kernels.stored import StoredTensor
-from temper.models.chat_template import CHATML, ChatTemplate
+from temper.models.chat_template import CHATML, ChatTemplate, template_beside
 from temper.models.config import config_from_hf
 from temper.models.manifest import STEPS_NAME
 from temper.models.tokenizer import ByteStyle, SpecialIds, Tokenizer
 from temper.models.weights import bitsandbytes, compressed_tensors
 
 MAX_JSON_BYTES: Final = 256 << 20
-MAX_TEMPLATE_BYTES: Final = 1 << 20
 _SPECIAL_NAMES: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -92,16 +91,10 @@ class HfFolder:
 
     def template(self) -> ChatTemplate:
         """The chat template, or ChatML where the folder has none."""
-        source: Any = self._tokenizer_raw.get("chat_template")
-        path = self.folder / "chat_template.jinja"
-        if path.is_file():
-            if path.stat().st_size > MAX_TEMPLATE_BYTES:
-                raise MalformedFile(
-                    f"chat_template.jinja may have {MAX_TEMPLATE_BYTES} bytes at most, got {path.stat().st_size}",
-                    hint="the checkpoint is not to be trusted",
-                )
-            source = path.read_text("utf-8", "replace")
-        elif source is None:
+        source: Any = template_beside(self.folder)
+        if source is None:
+            source = self._tokenizer_raw.get("chat_template")
+        if source is None:
             source = self._json("chat_template.json").get("chat_template")
         named = {"default": source} if isinstance(source, str) else _named_templates(source)
         return ChatTemplate(named.get("default", CHATML), self._special_texts(), tool_source=named.get("tool_use"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from temper.engines.torch.weights import model_from_checkpoint, model_from_folder
 from temper.errors import CheckpointError
+from temper.models.chat_template import ChatTemplate
 from temper.models.checkpoint import Checkpoint, is_folder, open_checkpoint
 from temper.models.hf_folder import HfFolder
 from temper.models.manifest import Step
@@ -46,6 +47,10 @@ class Network:
     def save(self, folder: Path, step: Step) -> None:
         """Write it as a checkpoint in bfloat16."""
         self.write(folder, {**self.config, "dtype": "bfloat16"}, self.weights(), step)
+
+    def use_template(self, template: ChatTemplate) -> None:
+        """Put another chat template in place of the checkpoint's."""
+        self.checkpoint = replace(self.checkpoint, template=template)
 
     def put(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put some parameters in place, by their names in the model."""

@@ -19,7 +19,7 @@ import numpy as np
 from temper.engines.native.engine import NativeEngine
 from temper.errors import CheckpointError, NotFound
 from temper.kernels.executor import StepBatch
-from tests.engines.native.fakes import FakeExecutor, make_engine
+from tests.engines.native.fakes import FakeExecutor, FakeTemplate, make_engine
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def read(source: str, max_rank: int, max_bytes: int) -> Any:
         raise CheckpointError("this adapter is broken", hint="mend it")
     if len(text) > max_rank:
         raise CheckpointError(f"rank {len(text)}, at most {max_rank}")
-    return SimpleNamespace(updates={"text": text}, version=hashlib.sha256(text.encode()).hexdigest(), rank=len(text))
+    return SimpleNamespace(updates={"text": text}, version=hashlib.sha256(text.encode()).hexdigest(), rank=len(text),
+                           template=FakeTemplate(thinks="think" in text))  # fmt: skip
 
 
 def adapting_engine(**fields: Any) -> tuple[NativeEngine, AdaptingExecutor]:

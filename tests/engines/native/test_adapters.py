@@ -16,7 +16,7 @@ from temper.engines.native.remote import WorkerEngine
 from temper.errors import CheckpointError, EngineFailure, Invalid, NotFound, TemperError, Unsupported
 from temper.profile.schema import AdapterLimits, Profile
 from temper.profile.schema import NativeEngine as NativeSection
-from temper.types import Delta, Started
+from temper.types import Delta, Message, Started
 from tests.engines.native.adapting import AdaptingExecutor, adapting_engine, write
 from tests.engines.native.fakes import Answer, ask, gather, make_engine
 from tests.engines.native.test_remote import _importable_fakes as _importable_fakes
@@ -73,6 +73,18 @@ async def test_who_answered_is_told(pair):
     figures = engine.stats().details["adapters"]
     assert figures["loaded"]["one"]["running"] == 0
     assert figures["bytes"] == 2000
+
+
+async def test_an_adapter_is_asked_by_its_own_template(tmp_path: Path):
+    engine, _ = adapting_engine(adapters={name: write(tmp_path / name, name) for name in ("plain", "thinks")})
+    await engine.start()
+    messages = (Message("user", "hello"),)
+    channels = {}
+    for adapter in (None, "plain", "thinks"):
+        found = await gather(engine, ask(messages=messages, adapter=adapter))
+        channels[adapter] = {event.channel for event in found.events if isinstance(event, Delta)}
+    assert channels == {None: {"answer"}, "plain": {"answer"}, "thinks": {"reasoning"}}
+    await engine.stop()
 
 
 async def test_unknown_adapters_are_refused_by_name(pair):

@@ -110,6 +110,17 @@ def test_recorded_arrivals_need_timestamps():
         plan(validate({"arrivals": {"kind": "recorded"}}), IDS)
 
 
+def test_questions_are_asked_in_their_order(tmp_path):
+    file = tmp_path / "asked.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": word}) for word in ("one?", "two?", "three?")))
+    content = {"kind": "questions", "path": str(file), "output_tokens": {"kind": "fixed", "tokens": 9}}
+    sessions = plan(validate({"requests": 2, "content": content}), IDS, first=1)
+    assert [session.requests[0].messages[0].content for session in sessions] == ["two?", "three?"]
+    assert {session.requests[0].limits.max_tokens for session in sessions} == {9}
+    with pytest.raises(Invalid, match="has 0 requests left, but 2 are asked for"):
+        plan(validate({"requests": 2, "content": content}), IDS, first=3)
+
+
 def test_sharegpt_turns_keep_the_recorded_history(tmp_path):
     file = tmp_path / "chats.json"
     said = [("human", "one?"), ("gpt", "x" * 40), ("human", "two?"), ("gpt", "y" * 400), ("human", "unanswered")]

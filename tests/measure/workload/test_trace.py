@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from temper.errors import Invalid, NotFound
-from temper.measure.workload.schema import Mooncake, ShareGpt
-from temper.measure.workload.trace import conversations, mooncake
+from temper.measure.workload.schema import Mooncake, Questions, ShareGpt
+from temper.measure.workload.trace import conversations, mooncake, questions
+from temper.types import Message
 
 GOOD = {"timestamp": 0, "input_length": 8, "output_length": 3, "hash_ids": [1]}
 
@@ -90,12 +91,47 @@ def test_long_conversations_end_before_they_are_too_long(tmp_path):
     assert len(found.questions) == 4
 
 
+def test_questions_are_prompts_or_messages_that_end_with_the_user(tmp_path):
+    file = tmp_path / "asked.jsonl"
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    file.write_text(json.dumps({"prompt": "p"}) + "\n\n" + json.dumps({"messages": said, "more": 1}))
+    first, second = questions(Questions(path=str(file)))
+    assert first == (Message("user", "p"),)
+    assert second == (Message("system", "s"), Message("user", "u"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{}", "a turn needs"),
+        ('{"prompt": 7}', "a turn needs"),
+        ('{"messages": []}', "must be a list of turns"),
+        ('{"messages": {"role": "user"}}', "must be a list of turns"),
+        (
+            '{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}',
+            "must be the user's",
+        ),
+        ('{"messages": [{"role": "nobody", "content": "u"}]}', "a turn needs"),
+        ("[1]", "must be a JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_what_asks_nothing_is_told(tmp_path, line, words):
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"prompt": "p"}\n' + line)
+    with pytest.raises(Invalid, match=rf"asked\.jsonl, line 2: .*{words}"):
+        list(questions(Questions(path=str(file))))
+
+
 @settings(max_examples=60)
 @given(st.text(max_size=200))
 def test_no_text_crashes_the_reader(tmp_path_factory, text):
     file = tmp_path_factory.mktemp("fuzz") / "any"
     file.write_text(text, "utf-8", newline="")
-    for entries in (mooncake(Mooncake(path=str(file))), conversations(ShareGpt(path=str(file)))):
+    for entries in (
+        mooncake(Mooncake(path=str(file))), conversations(ShareGpt(path=str(file))),
+        questions(Questions(path=str(file))),
+    ):  # fmt: skip
         try:
             list(entries)
         except Invalid as error:

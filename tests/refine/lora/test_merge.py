@@ -40,7 +40,7 @@ def test_merged_is_as_beside(tmp_path: Path, container, rslora):
         for _, layer in layers(network.model):
             layer.lora_B.normal_(std=0.1)
     beside = logits(network)
-    write_adapter(tmp_path / "adapter", network.model, config, str(source), ())
+    write_adapter(tmp_path / "adapter", network.model, config, str(source), (), template="{{ 'its own' }}")
     step = merge(
         open_network(str(source), tmp_path), tmp_path / "adapter", tmp_path / "merged", weight=1.0, tell=silent
     )
@@ -48,7 +48,8 @@ def test_merged_is_as_beside(tmp_path: Path, container, rslora):
     plain = logits(open_network(str(source), tmp_path))
     assert float((merged - beside).norm() / beside.norm()) < 0.02
     assert float((plain - beside).norm() / beside.norm()) > 0.1
-    assert open_checkpoint(str(tmp_path / "merged"), tmp_path).manifest.steps == (step,)
+    opened = open_checkpoint(str(tmp_path / "merged"), tmp_path)
+    assert (opened.manifest.steps, opened.template.source) == ((step,), "{{ 'its own' }}")
     merge(open_network(str(source), tmp_path), tmp_path / "adapter", tmp_path / "none", weight=0.0, tell=silent)
     assert float((logits(open_network(str(tmp_path / "none"), tmp_path)) - plain).norm() / plain.norm()) < 0.02
 

@@ -11,7 +11,7 @@ import pytest
 from temper.errors import TemperError
 from temper.models.checkpoint import open_checkpoint
 from temper.refine.train.examples import Renderer
-from temper.refine.train.records import read_examples
+from temper.refine.train.records import read_examples, thinks
 from tests.tiny_models import write_tiny_folder
 
 
@@ -33,6 +33,13 @@ def read(renderer, *files: Path, held_out: tuple[Path, ...] = (), **settings: An
 def write(path: Path, *records: Any) -> Path:
     path.write_text("\n".join(record if isinstance(record, str) else json.dumps(record) for record in records))
     return path
+
+
+def test_answers_that_think_are_noticed(tmp_path: Path):
+    plain = write(tmp_path / "plain.jsonl", turns("a <think>?", "no </think>"), {"text": "<think>\nno"})
+    thinking = write(tmp_path / "thinking.jsonl", turns("a", "b"), turns("c", "<think>\nso\n</think>\n\nd"))
+    assert not thinks([plain])
+    assert thinks([plain, thinking])
 
 
 def test_a_share_is_held_out_by_content(tmp_path: Path, renderer):

@@ -20,6 +20,7 @@ from temper.errors import CheckpointError, Draining, Invalid, NotFound, Unsuppor
 from temper.kernels.lora import PackedAdapter, TakesAdapters, Updates
 
 if TYPE_CHECKING:
+    from temper.engines.native.prompts import ChatTemplate
     from temper.profile.native import AdapterLimits
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ class Read(Protocol):
     def rank(self) -> int:
         """The largest of its ranks."""
 
+    @property
+    def template(self) -> ChatTemplate:
+        """By which it was taught to read."""
+
 
 Reader = Callable[[str, int, int], Read]
 """(source, largest rank, most bytes) → the adapter. Raises NotFound or CheckpointError."""
@@ -52,13 +57,17 @@ OnStepThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 class Loaded:
     """One adapter in the executor."""
 
-    __slots__ = ("freed", "is_leaving", "name", "num_bytes", "num_users", "rank", "slot", "source", "version")
+    __slots__ = (
+        "freed", "is_leaving", "name", "num_bytes", "num_users", "rank", "slot", "source", "template", "version",
+    )  # fmt: skip
 
     def __init__(self, name: str, source: str, read: Read, packed: PackedAdapter, slot: int) -> None:
         self.name = name
         self.source = source
         self.version = read.version
         self.rank = read.rank
+        self.template = read.template
+        """By which it was taught to read."""
         self.num_bytes = packed.num_bytes
         self.slot = slot
         self.num_users = 0

@@ -276,7 +276,8 @@ class NativeEngine(Engine):
             if request.adapter is not None:
                 adapter = self._adapters.take(request.adapter)
                 request = replace(request, adapter=None)
-            arrived, model, section = time.monotonic(), self._tracer.watch(self._model), self._section
+            model = self._model if adapter is None else replace(self._model, template=adapter.template)
+            arrived, model, section = time.monotonic(), self._tracer.watch(model), self._section
             preparing = self._tracer.timed("tokenize", prepare)
             prepared = await self._loop.run_in_executor(self._tokenizing, preparing, request, model, section)
             sink = None

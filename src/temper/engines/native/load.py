@@ -17,6 +17,7 @@ from temper.engines.native.resources import Resources, resolve
 from temper.engines.native.scheduler import StepLimits
 from temper.errors import ProfileError
 from temper.kernels.executor import Executor, ExecutorSpec
+from temper.models.chat_template import ChatTemplate
 from temper.models.checkpoint import Checkpoint, open_checkpoint
 from temper.models.tokenizer import StreamDecoder
 
@@ -78,7 +79,7 @@ def open_model(section: NativeSection, *, context: Context, reference: bool = Fa
         ),
         generation_defaults=checkpoint.generation,
         presets=_task_preset,
-        read_adapter=partial(read_for, checkpoint.config),
+        read_adapter=partial(read_for, checkpoint.config, checkpoint.template),
         precision=section.compute.precision,
         exactness="batch-invariant" if batching.batch_invariant else "reproducible",
         details={
@@ -111,14 +112,15 @@ def _task_preset(name: str) -> TaskPreset:
     return task_preset(name)
 
 
-def read_for(config: ModelConfig, source: str, max_rank: int, max_bytes: int) -> Adapter:
-    """The adapter in the folder `source`, for a model of this `config`; see `models.adapter.read_adapter`.
+def read_for(config: ModelConfig, template: ChatTemplate, source: str, max_rank: int, max_bytes: int) -> Adapter:
+    """The adapter in the folder `source`, for a model of this `config` and `template`; see
+    `models.adapter.read_adapter`.
 
     That is imported when an adapter is asked for: most engines never have one.
     """
     from temper.models.adapter import read_adapter
 
-    return read_adapter(Path(source).expanduser(), config, max_rank=max_rank, max_bytes=max_bytes)
+    return read_adapter(Path(source).expanduser(), config, template, max_rank=max_rank, max_bytes=max_bytes)
 
 
 def _executor(

@@ -126,7 +126,7 @@ def open_model(section: TorchSection, *, context: Context) -> Model:
         generation_defaults=generation,
         presets=task_preset,
         # A compiled forward does not see what is put beside its layers later.
-        read_adapter=partial(read_for, numbers) if numbers is not None and not compute.compile else None,
+        read_adapter=partial(read_for, numbers, template) if numbers is not None and not compute.compile else None,
         precision=precision,
         exactness="reproducible",
         details={

@@ -14,9 +14,9 @@ from random import Random
 from temper.errors import Invalid
 from temper.measure.workload.arrivals import poisson
 from temper.measure.workload.lengths import draw
-from temper.measure.workload.schema import Chats, Mooncake, Open, Recorded, ShareGpt, Synthetic, Workload
+from temper.measure.workload.schema import Chats, Mooncake, Open, Questions, Recorded, ShareGpt, Synthetic, Workload
 from temper.measure.workload.text import Wording, shared, unique
-from temper.measure.workload.trace import Conversation, conversations, mooncake
+from temper.measure.workload.trace import Conversation, conversations, mooncake, questions
 from temper.types import Limits, Message, Request, Sampling, Stop
 
 
@@ -94,6 +94,8 @@ def _sessions(workload: Workload, wording: Wording) -> Iterator[Session]:
             return _mooncake(workload, content, wording)
         case ShareGpt():
             return _sharegpt(workload, content)
+        case Questions():
+            return _questions(workload, content)
 
 
 def _request(workload: Workload, name: str, output_tokens: int, **what: object) -> Request:
@@ -149,6 +151,12 @@ def _mooncake(workload: Workload, content: Mooncake, wording: Wording) -> Iterat
 def _sharegpt(workload: Workload, content: ShareGpt) -> Iterator[Session]:
     for index, conversation in enumerate(conversations(content)):
         yield Session(index, None, tuple(_turns(workload, index, conversation)))
+
+
+def _questions(workload: Workload, content: Questions) -> Iterator[Session]:
+    for index, messages in enumerate(questions(content)):
+        output = draw(content.output_tokens, Random(f"{workload.seed}/lengths/{index}"))
+        yield Session(index, None, (_request(workload, str(index), output, messages=messages),))
 
 
 def _turns(workload: Workload, index: int, conversation: Conversation) -> Iterator[Request]:

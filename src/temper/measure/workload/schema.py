@@ -112,7 +112,17 @@ class ShareGpt(Section):
     max_output_tokens: int = Field(1024, ge=1)
 
 
-Content = Annotated[Synthetic | Chats | Mooncake | ShareGpt, Field(discriminator="kind")]
+class Questions(Section):
+    """Questions of one's own, asked in the order of the file: JSON lines of `{"prompt": "…"}`, or of
+    `{"messages": [{role, content}]}` that end with the user's.
+    """
+
+    kind: Literal["questions"] = "questions"
+    path: str
+    output_tokens: Length = Fixed(tokens=512)
+
+
+Content = Annotated[Synthetic | Chats | Mooncake | ShareGpt | Questions, Field(discriminator="kind")]
 
 # -- and what is good enough -------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Recorded requests from files: Mooncake's JSON lines and ShareGPT's conversations.
+"""Recorded requests from files: Mooncake's JSON lines, ShareGPT's conversations, and plain questions.
 
 Reads and checks; every complaint names the file, the line and the rule. Knows nothing of when requests are sent.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import Invalid, NotFound
-from temper.measure.workload.schema import Mooncake, ShareGpt
+from temper.measure.workload.schema import Mooncake, Questions, ShareGpt
 from temper.types import Message
 
 CHARS_PER_TOKEN = 4
@@ -82,6 +82,39 @@ def conversations(content: ShareGpt) -> Iterator[Conversation]:
             yield conversation
 
 
+def questions(content: Questions) -> Iterator[tuple[Message, ...]]:
+    """What is asked, in the order of the file: messages that end with the user's.
+
+    Raises:
+        NotFound: there is no such file.
+        Invalid: a line is not JSON, or asks nothing.
+    """
+    for number, line in _lines(content.path):
+        where = f"{content.path}, line {number}"
+        data = _object(line, where)
+        asked = data["messages"] if "messages" in data else [{"role": "user", "content": data.get("prompt")}]
+        if not isinstance(asked, list) or not asked:
+            raise Invalid(f"{where}: 'messages' must be a list of turns", param="content.path")
+        messages = tuple(Message(*_turn(turn, where)) for turn in asked)
+        if messages[-1].role != "user":
+            raise Invalid(f"{where}: the last turn must be the user's, but is the {messages[-1].role}'s",
+                          param="content.path", hint="leave the answer out")  # fmt: skip
+        yield messages
+
+
+def _turn(turn: Any, where: str) -> tuple[str, str]:
+    """(role, text) of a turn."""
+    speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
+    text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+    if speaker not in _ROLES or not isinstance(text, str):
+        raise Invalid(
+            f"{where}: a turn needs 'from' or 'role', and its text as 'value' or 'content'",
+            param="content.path",
+            hint=f"speakers are {', '.join(sorted(_ROLES))}",
+        )
+    return _ROLES[speaker], text
+
+
 def _conversation(entry: Any, where: str, content: ShareGpt) -> Conversation:
     said = entry.get("conversations", entry.get("messages")) if isinstance(entry, dict) else None
     if not isinstance(said, list):
@@ -90,15 +123,7 @@ def _conversation(entry: Any, where: str, content: ShareGpt) -> Conversation:
     questions: list[tuple[int, int]] = []
     num_chars = 0
     for turn in said:
-        speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
-        text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
-        if speaker not in _ROLES or not isinstance(text, str):
-            raise Invalid(
-                f"{where}: a turn needs 'from' or 'role', and its text as 'value' or 'content'",
-                param="content.path",
-                hint=f"speakers are {', '.join(sorted(_ROLES))}",
-            )
-        role = _ROLES[speaker]
+        role, text = _turn(turn, where)
         if role == "assistant" and messages and messages[-1].role == "user":
             too_long = num_chars > CHARS_PER_TOKEN * (content.max_input_tokens or num_chars)
             if too_long or len(questions) == content.max_turns:

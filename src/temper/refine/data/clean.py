@@ -71,7 +71,8 @@ class Target:
     template: ChatTemplate
 
     def num_tokens(self, record: Record) -> int:
-        """Tokens of a record as the model will see it: under its chat template, or plain.
+        """Tokens of a record as the model will see it: under its chat template, or plain. The last answer counts with
+        its thinking, which templates leave out of the turns before.
 
         Raises:
             Invalid: the template refuses the conversation.
@@ -79,7 +80,10 @@ class Target:
         if not record.messages:
             return len(self.tokenizer.encode(record.text, allow_special=False))
         messages = [Message(turn.role, turn.content) for turn in record.messages]
-        shown = self.template.render(messages, add_generation_prompt=False)
+        last = messages.pop() if len(messages) > 1 and messages[-1].role == "assistant" else None
+        shown = self.template.render(messages, add_generation_prompt=last is not None)
+        if last is not None:
+            shown += last.content or ""
         return len(self.tokenizer.encode(shown, add_special_tokens=False))
 
 

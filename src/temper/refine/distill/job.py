@@ -22,11 +22,11 @@ from temper.refine.distill.losses import DistillLoss
 from temper.refine.distill.predictions import with_predictions
 from temper.refine.distill.recipe import AdversarialConfig, DistillRecipe
 from temper.refine.distill.student import Cut, keep_layers, make_student
-from temper.refine.network import Network, open_network
+from temper.refine.network import Network
 from temper.refine.telling import Tell
 from temper.refine.train.batches import Order, collate
 from temper.refine.train.examples import Example
-from temper.refine.train.job import finish, resolve, what_decides
+from temper.refine.train.job import finish, open_learner, resolve, what_decides
 from temper.refine.train.loop import Outcome, Watch, prepared, train
 from temper.refine.train.losses import answer_loss
 from temper.refine.train.records import Examples, read_examples
@@ -61,7 +61,7 @@ def distill_recipe(
         Invalid: the data, the student or the folder cannot be.
         Unsupported: the engine does not score.
     """
-    network = open_network(recipe.teacher, cache_dir)
+    network = open_learner(recipe.teacher, recipe.data, beside, cache_dir)
     examples = _examples(recipe, network, beside, recipe.adversarial, tell)
     parent = network.checkpoint.manifest_hash()
     run = Run(beside / recipe.out, what_decides(recipe, parent, examples.sha256), resolve(recipe))

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from temper.errors import Invalid
+from temper.models.chat_template import TEMPLATE_NAME
 from temper.models.manifest import Step, write_steps
 from temper.profile.presets import nearest
 from temper.refine.formats.folder import check_free
@@ -62,8 +63,11 @@ def layers(model: Any) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
-def write_adapter(folder: Path, model: Any, config: LoraRecipe, base: str, steps: Sequence[Step]) -> None:
-    """Write the matrices of `model` in float32, whole or not at all.
+def write_adapter(
+    folder: Path, model: Any, config: LoraRecipe, base: str, steps: Sequence[Step], *, template: str | None = None
+) -> None:
+    """Write the matrices of `model` in float32, whole or not at all, with the source of the chat template by which
+    they were taught, where it is not the base model's.
 
     Raises:
         Invalid: something is at `folder` already.
@@ -94,5 +98,7 @@ def write_adapter(folder: Path, model: Any, config: LoraRecipe, base: str, steps
         "inference_mode": True,
     }
     (part / CONFIG_NAME).write_text(json.dumps(described, indent=2), "utf-8")
+    if template is not None:
+        (part / TEMPLATE_NAME).write_text(template, "utf-8")
     write_steps(part, steps)
     part.rename(folder)

@@ -36,7 +36,9 @@ def merge(network: Network, adapter: Path, out: Path, *, weight: float, tell: Te
     checkpoint = network.checkpoint
     # The network has the rows of q and k in Hugging Face's order, wherever its file had them.
     plain = replace(checkpoint.config, rope_interleaved=False)
-    updates = read_adapter(adapter, plain, max_rank=MAX_RANK, max_bytes=MAX_BYTES).updates
+    found = read_adapter(adapter, plain, checkpoint.template, max_rank=MAX_RANK, max_bytes=MAX_BYTES)
+    updates = found.updates
+    network.use_template(found.template)
     parameters = dict(network.model.named_parameters())
     with torch.no_grad():
         for done, (name, update) in enumerate(sorted(updates.items())):

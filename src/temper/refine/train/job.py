@@ -24,8 +24,8 @@ from temper.refine.train.gloo import together
 from temper.refine.train.loop import Outcome, Watch, train
 from temper.refine.train.losses import Loss, answer_loss
 from temper.refine.train.peers import Peers
-from temper.refine.train.recipe import Training, TrainRecipe
-from temper.refine.train.records import Examples, read_examples
+from temper.refine.train.recipe import DataConfig, Training, TrainRecipe
+from temper.refine.train.records import Examples, read_examples, thinks
 from temper.refine.train.run import Run
 from temper.refine.train.students import Adapter, Student, WholeNetwork
 
@@ -56,6 +56,14 @@ def resolve(settings: Training) -> dict[str, Any]:
     return {"precision": precision, "threads": threads}
 
 
+def open_learner(source: str, data: DataConfig, beside: Path, cache_dir: Path) -> Network:
+    """The network of a checkpoint, to learn from `data`: where its answers think, so does the template from now on."""
+    network = open_network(source, cache_dir)
+    if thinks([beside / name for name in data.train]):
+        network.use_template(network.checkpoint.template.for_thinking())
+    return network
+
+
 def read_data(recipe: TrainRecipe, network: Network, beside: Path, tell: Tell) -> Examples:
     """The recipe's examples in the network's tokens; files that are not absolute lie `beside` the recipe."""
     data, batch = recipe.data, recipe.batch
@@ -82,7 +90,7 @@ def train_recipe(
     if loss is not answer_loss and recipe.compute.processes > 1:
         raise Invalid("a loss of one's own is trained in one process, for others do not know it",
                       param="compute.processes", hint="set it to 1")  # fmt: skip
-    network = open_network(recipe.model, cache_dir)
+    network = open_learner(recipe.model, recipe.data, beside, cache_dir)
     examples = read_data(recipe, network, beside, tell)
     run = Run(
         beside / recipe.out, what_decides(recipe, network.checkpoint.manifest_hash(), examples.sha256), resolve(recipe)
@@ -104,7 +112,7 @@ def train_recipe(
 
 def train_along(recipe: TrainRecipe, beside: Path, cache_dir: Path, meet: Callable[[], Peers]) -> None:
     """Train in a process that another one started: the same model and data, no folder of its own."""
-    network = open_network(recipe.model, cache_dir)
+    network = open_learner(recipe.model, recipe.data, beside, cache_dir)
     examples = read_data(recipe, network, beside, lambda what, done, total: None)
     what = what_decides(recipe, network.checkpoint.manifest_hash(), examples.sha256)
     run = Run(beside / recipe.out, what, resolve(recipe), along=True)

@@ -6,15 +6,21 @@ Files and shapes are `refine.data`'s, tokens `examples`'.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from temper.errors import Invalid, TemperError
+from temper.models.tokenizer import THINK_OPEN
 from temper.refine.data.reading import files_of, read
 from temper.refine.data.record import Record
 from temper.refine.telling import Tell
 from temper.refine.train.examples import Example, Renderer
+
+LOOKED_AT: Final = 64
+"""Records at the beginning of a file that tell whether its answers think."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,21 @@ class Examples:
     """Examples longer than a row, cut."""
     sha256: str
     """Of all files, in their order."""
+
+
+def thinks(files: Sequence[Path]) -> bool:
+    """Whether an answer at the beginning of a data file begins with thinking.
+
+    Raises:
+        NotFound: a file is not there.
+        Invalid: a line is no record (names file and line).
+    """
+    return any(
+        turn.role == "assistant" and turn.content.lstrip().startswith(THINK_OPEN)
+        for path in files
+        for located in itertools.islice(read(path), LOOKED_AT)
+        for turn in located.record.messages
+    )
 
 
 def read_examples(

@@ -65,4 +65,5 @@ class Adapter:
         """A folder that PEFT, vLLM and the native engine read."""
         checkpoint = self.network.checkpoint
         steps = [*checkpoint.manifest.steps, step]
-        write_adapter(folder, self.network.model, self.config, checkpoint.source, steps)
+        template = checkpoint.template.source
+        write_adapter(folder, self.network.model, self.config, checkpoint.source, steps, template=template)
