@@ -64,7 +64,7 @@ def test_all_stages_leave_what_they_found_and_a_second_call_does_nothing(where: 
     opened = open_checkpoint(str(checkpoint), where.cache_dir)
     assert opened.config.num_layers == 2
     assert [step.recipe for step in opened.manifest.steps] == ["train", "distill", "quantize"]
-    assert opened.template.knows_thinking
+    assert opened.template.opens_thinking
     assert found["results"]["compare"]["verdict"] in ("pass", "fail", "inconclusive")
     asked = (where.home.parent / "out" / "compare" / "questions.jsonl").read_text().splitlines()
     assert len({json.loads(line)["prompt"] for line in asked}) == 8 + 2 * 2
@@ -96,7 +96,7 @@ def test_each_trade_s_recipe_runs_to_its_exam(where: api.Place, name: str):
     assert teach["adapter"] != teach["checkpoint"]
     merged = open_checkpoint(str(where.home.parent / name / teach["checkpoint"]), where.cache_dir)
     assert [step.recipe for step in merged.manifest.steps] == ["merge"]
-    assert merged.template.knows_thinking
+    assert merged.template.opens_thinking
     assert [row["model"] for row in found["table"]["rows"]] == ["base", "teach"]
     assert found["table"]["kept"] == {}
 

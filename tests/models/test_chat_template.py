@@ -156,9 +156,12 @@ THOUGHT = (
 
 def test_a_template_made_for_thinking_leaves_earlier_thinking_out() -> None:
     plain = ChatTemplate(CHATML, {})
-    made = plain.for_thinking()
-    assert (plain.knows_thinking, made.knows_thinking, made.opens_thinking) == (False, True, False)
-    assert made.for_thinking() is made
+    made, always = (plain.for_thinking(always=opens) for opens in (False, True))
+    assert [one.knows_thinking for one in (plain, made, always)] == [False, True, True]
+    assert [one.opens_thinking for one in (plain, made, always)] == [False, False, True]
+    assert made.for_thinking(always=True) is made
+    assert always.render(THOUGHT) == made.render(THOUGHT) + "<think>\n"
+    assert always.render(THOUGHT, add_generation_prompt=False) == made.render(THOUGHT, add_generation_prompt=False)
     found = made.render(THOUGHT)
     assert found == plain.render((*THOUGHT[:2], Message("assistant", "It is 4."), THOUGHT[3]))
     assert found == by_transformers(made.source, {}, THOUGHT, add_generation_prompt=True)
@@ -167,11 +170,11 @@ def test_a_template_made_for_thinking_leaves_earlier_thinking_out() -> None:
 
 def test_a_template_made_for_thinking_keeps_calls_and_tools(default_checkpoint: Checkpoint) -> None:
     plain = ChatTemplate("{{ messages[1]['tool_calls'][0]['function']['name'] }}", {}, tool_source="{{ tools[0] }}")
-    made = plain.for_thinking()
+    made = plain.for_thinking(always=False)
     assert made.render(TOOL_TURN) == plain.render(TOOL_TURN)
     assert made.render(TOOL_TURN, tools=({"a": 1},)) == plain.render(TOOL_TURN, tools=({"a": 1},))
     default = default_checkpoint.template
-    assert default.for_thinking().render(THOUGHT[:2]) == default.render(THOUGHT[:2])
+    assert default.for_thinking(always=False).render(THOUGHT[:2]) == default.render(THOUGHT[:2])
 
 
 def test_thinking_opened_in_the_prompt(r1_source: str) -> None:

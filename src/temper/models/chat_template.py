@@ -44,6 +44,8 @@ _FORGETS_THINKING: Final = (
     "{%- endfor -%}{%- set messages = turns.shown %}"
 )
 """Goes in front of a template: what it shows are the same turns without their thinking, as R1's own template does."""
+_OPENS_THINKING: Final = "{% if add_generation_prompt %}{{ '" + THINK_OPEN + "\n' }}{% endif %}"
+"""Goes behind a template, where its prompt for an answer ends."""
 
 
 class ChatTemplate:
@@ -69,13 +71,16 @@ class ChatTemplate:
         """Another template over the same special tokens."""
         return ChatTemplate(source, self._special)
 
-    def for_thinking(self) -> ChatTemplate:
-        """The template of a model that was taught to think on top of this one: turns are shown without their thinking,
-        which the model opens by itself. A template that knows thinking stays as it is."""
+    def for_thinking(self, *, always: bool) -> ChatTemplate:
+        """The template of a model that was taught to think on top of this one: earlier turns are shown without their
+        thinking, and where it is `always` to think, the prompt opens it. One that knows thinking stays as it is."""
         if self.knows_thinking:
             return self
-        tool_source = None if self._tool_source is self.source else _FORGETS_THINKING + self._tool_source
-        return ChatTemplate(_FORGETS_THINKING + self.source, self._special, tool_source=tool_source)
+        source, tool_source = (
+            _FORGETS_THINKING + given + (_OPENS_THINKING if always else "")
+            for given in (self.source, self._tool_source)
+        )
+        return ChatTemplate(source, self._special, tool_source=tool_source)
 
     @cached_property
     def opens_thinking(self) -> bool:

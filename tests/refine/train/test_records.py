@@ -11,7 +11,7 @@ import pytest
 from temper.errors import TemperError
 from temper.models.checkpoint import open_checkpoint
 from temper.refine.train.examples import Renderer
-from temper.refine.train.records import read_examples, thinks
+from temper.refine.train.records import read_examples, share_that_thinks
 from tests.tiny_models import write_tiny_folder
 
 
@@ -38,8 +38,8 @@ def write(path: Path, *records: Any) -> Path:
 def test_answers_that_think_are_noticed(tmp_path: Path):
     plain = write(tmp_path / "plain.jsonl", turns("a <think>?", "no </think>"), {"text": "<think>\nno"})
     thinking = write(tmp_path / "thinking.jsonl", turns("a", "b"), turns("c", "<think>\nso\n</think>\n\nd"))
-    assert not thinks([plain])
-    assert thinks([plain, thinking])
+    assert share_that_thinks([plain]) == 0
+    assert share_that_thinks([plain, thinking]) == pytest.approx(1 / 3)
 
 
 def test_a_share_is_held_out_by_content(tmp_path: Path, renderer):

@@ -25,7 +25,7 @@ from temper.refine.train.loop import Outcome, Watch, train
 from temper.refine.train.losses import Loss, answer_loss
 from temper.refine.train.peers import Peers
 from temper.refine.train.recipe import DataConfig, Training, TrainRecipe
-from temper.refine.train.records import Examples, read_examples, thinks
+from temper.refine.train.records import Examples, read_examples, share_that_thinks
 from temper.refine.train.run import Run
 from temper.refine.train.students import Adapter, Student, WholeNetwork
 
@@ -59,8 +59,8 @@ def resolve(settings: Training) -> dict[str, Any]:
 def open_learner(source: str, data: DataConfig, beside: Path, cache_dir: Path) -> Network:
     """The network of a checkpoint, to learn from `data`: where its answers think, so does the template from now on."""
     network = open_network(source, cache_dir)
-    if thinks([beside / name for name in data.train]):
-        network.use_template(network.checkpoint.template.for_thinking())
+    if share := share_that_thinks([beside / name for name in data.train]):
+        network.use_template(network.checkpoint.template.for_thinking(always=share == 1))
     return network
 
 

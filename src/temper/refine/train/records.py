@@ -37,19 +37,21 @@ class Examples:
     """Of all files, in their order."""
 
 
-def thinks(files: Sequence[Path]) -> bool:
-    """Whether an answer at the beginning of a data file begins with thinking.
+def share_that_thinks(files: Sequence[Path]) -> float:
+    """The share of answers at the beginnings of data files that begin with thinking; 0 where there are none.
 
     Raises:
         NotFound: a file is not there.
         Invalid: a line is no record (names file and line).
     """
-    return any(
-        turn.role == "assistant" and turn.content.lstrip().startswith(THINK_OPEN)
+    thinks = [
+        turn.content.lstrip().startswith(THINK_OPEN)
         for path in files
         for located in itertools.islice(read(path), LOOKED_AT)
         for turn in located.record.messages
-    )
+        if turn.role == "assistant"
+    ]
+    return sum(thinks) / max(len(thinks), 1)
 
 
 def read_examples(
