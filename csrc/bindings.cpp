@@ -108,7 +108,7 @@ class NativeExecutor {
         auto out = array_of<float>(
             {static_cast<size_t>(executor_.num_logit_rows()), static_cast<size_t>(executor_.vocab_size())},
             data);
-        std::copy_n(executor_.logits(), out.size(), data);
+        std::copy_n(executor_.logits().values, out.size(), data);
         return out;
     }
 

@@ -41,6 +41,8 @@ Executor::Executor(const ExecutorSizes& sizes, std::vector<int64_t> buffer_width
         const int64_t num_rows = is_logits ? sizes_.max_logit_rows : sizes_.max_step_tokens;
         buffers_.emplace_back(static_cast<size_t>(num_rows * width * 4));
     }
+    edges_.resize(static_cast<size_t>(max_chunks(sizes_.max_logit_rows)) + 1);
+    tops_.resize(static_cast<size_t>(sizes_.max_logit_rows * max_parts()));
     int64_t max_k = 0, max_sum = 0, max_digits = 1;
     for (const OpSpec& op : ops_) {
         max_head_dim_ = std::max(max_head_dim_, op.head_dim);
@@ -267,6 +269,18 @@ void Executor::forward(const StepBatch& batch) {
         else
             run(ops_[i], i, batch, num_rows);
     }
+    if (ops_.back().kind != OpKind::linear) top_alone();
+}
+
+// The largest logits where no head found them on the way: in one part.
+void Executor::top_alone() {
+    num_parts_ = 1;
+    edges_[0] = 0;
+    edges_[1] = vocab_size_;
+    const float* values = buffer({logits_buffer_, 0, vocab_size_});
+    for (int64_t r = 0; r < num_logit_rows_; ++r)
+        tops_[static_cast<size_t>(r * max_parts())] =
+            kernels_.max_value(values + r * vocab_size_, vocab_size_);
 }
 
 // Rows in few chunks over the pool, or here where they cost less than sharing them does.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "executor/adapter.h"
+#include "executor/logits.h"
 #include "executor/memory.h"
 #include "executor/program.h"
 #include "executor/thread_pool.h"
@@ -47,7 +48,15 @@ class Executor {
     // Throws std::invalid_argument, before anything is written, where the batch breaks a rule.
     void forward(const StepBatch& batch);
 
-    const float* logits() const { return buffer({logits_buffer_, 0, vocab_size_}); }
+    // Of the last step; the next one overwrites them.
+    Logits logits() const {
+        return {buffer({logits_buffer_, 0, vocab_size_}),
+                tops_.data(),
+                edges_.data(),
+                vocab_size_,
+                num_parts_,
+                max_parts()};
+    }
     int64_t num_logit_rows() const { return num_logit_rows_; }
     int64_t vocab_size() const { return vocab_size_; }
     int64_t kv_block_bytes() const { return cache_.block_bytes(); }
@@ -96,6 +105,9 @@ class Executor {
     void run_kv_write(const OpSpec& op, size_t index, const StepBatch& batch);
     void run_attention(const OpSpec& op, const StepBatch& batch);
     void attention_item(const AttentionWork& work, int64_t item, int worker);
+    void top_alone();
+    int64_t max_chunks(int64_t num_rows) const { return (num_rows < 4 ? 4 : 8) * pool_.threads(); }
+    int64_t max_parts() const { return static_cast<int64_t>(edges_.size()) - 1; }
     template <class Work>
     void for_rows(int64_t num_rows, int64_t row_cost, const Work& work);
 
@@ -109,6 +121,10 @@ class Executor {
     int32_t logits_buffer_;
     int64_t vocab_size_ = 0;
     int64_t num_logit_rows_ = 0;
+    // See Logits. Parts are the chunks of the head; threads write each its own.
+    std::vector<float> tops_;
+    std::vector<int64_t> edges_;
+    int64_t num_parts_ = 0;
 
     std::vector<RopeTable> rope_tables_;
     std::vector<int32_t> rope_table_of_;  // per op, -1: none

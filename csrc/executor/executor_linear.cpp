@@ -1,5 +1,6 @@
 // Linear ops: a prologue that prepares the rows (norm or SiLU, quantization), panels of products shared
-// by the pool, and an epilogue (adapters, bias, residual) on each panel by whoever computed it.
+// by the pool, and an epilogue (adapters, bias, residual, a head's largest logits) on each panel by whoever
+// computed it.
 //
 // Activations in two digits: what int8 leaves over is quantized once more, both digits run as rows of one
 // product (so the weights are read and widened once), and the two results are added. 15 bits in all.
@@ -32,7 +33,12 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
 
     // In whole pairs of panels, which tiles take at a time.
     const int64_t pairs = (num_panels + 1) / 2;
-    const int64_t chunks = std::min<int64_t>(pairs, (num_rows < 4 ? 4 : 8) * pool_.threads());
+    const int64_t chunks = std::min(pairs, max_chunks(num_rows));
+    const bool is_head = op.out.buffer == logits_buffer_;
+    if (is_head) {
+        num_parts_ = chunks;
+        edges_[static_cast<size_t>(chunks)] = op.out.width;
+    }
     pool_.run(chunks, [&](int64_t chunk, int worker) {
         const int64_t begin = 2 * (pairs * chunk / chunks);
         const int64_t end = std::min(num_panels, 2 * (pairs * (chunk + 1) / chunks));
@@ -50,6 +56,15 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
                     float* y = products[r] + first;
                     if (!op.bias.empty()) kernels_.add(y, op.bias.data() + first, count, y);
                     if (op.add_residual) kernels_.add(residual[r] + first, y, count, out[r] + first);
+                }
+                if (is_head) {
+                    const bool begins = panel + from == begin;
+                    if (begins) edges_[static_cast<size_t>(chunk)] = first;
+                    for (int64_t r = 0; r < num_rows; ++r) {
+                        float& top = tops_[static_cast<size_t>(r * max_parts() + chunk)];
+                        const float found = kernels_.max_value(out[r] + first, count);
+                        top = begins ? found : std::max(top, found);
+                    }
                 }
             }
             panel += w.panels();

@@ -119,7 +119,7 @@ void Sampler::close(int32_t slot) {
     free_.push_back(slot);
 }
 
-void Sampler::sample(const float* logits, const int32_t* rows, const int32_t* slots,
+void Sampler::sample(const Logits& logits, const int32_t* rows, const int32_t* slots,
                      const float* temperatures, const int32_t* forced, int64_t count, int32_t* tokens) {
     for (int64_t i = 0; i < count; ++i) {
         require_open(slots[i]);
@@ -130,7 +130,7 @@ void Sampler::sample(const float* logits, const int32_t* rows, const int32_t* sl
     pool_.run(count, [&](int64_t i, int worker) {
         Slot& slot = *slots_[static_cast<size_t>(slots[i])];
         tokens[i] = forced[i] >= 0 ? forced[i]
-                                   : choose(logits + rows[i] * vocab_size_, slot, temperatures[i],
+                                   : choose(logits, rows[i], slot, temperatures[i],
                                             scratch_[static_cast<size_t>(worker)]);
         slot.append(tokens[i], true);
     });
@@ -177,16 +177,18 @@ int32_t Sampler::likeliest(const float* z, float top) const {
     return found == z + vocab_size_ ? 0 : static_cast<int32_t>(found - z);
 }
 
-int32_t Sampler::choose(const float* logits, const Slot& slot, float temperature, Scratch& scratch) const {
-    const float* z = logits;
-    if (adjusts(slot)) {
-        std::copy_n(logits, vocab_size_, scratch.z.data());
+int32_t Sampler::choose(const Logits& logits, int64_t row, const Slot& slot, float temperature,
+                        Scratch& scratch) const {
+    const float* z = logits.row(row);
+    const bool adjusted = adjusts(slot);
+    if (adjusted) {
+        std::copy_n(z, vocab_size_, scratch.z.data());
         adjust(slot, scratch.z.data());
         z = scratch.z.data();
     }
-    const float top = kernels_.max_value(z, vocab_size_);
-    if (top == kNever)  // everything is banned: better the likeliest token than none
-        return likeliest(logits, kernels_.max_value(logits, vocab_size_));
+    const float top = adjusted ? kernels_.max_value(z, vocab_size_) : logits.top(row);
+    // Where everything is banned, better the likeliest token than none.
+    if (top == kNever || (!adjusted && temperature < kGreedyBelow)) return logits.likeliest(row);
     if (temperature < kGreedyBelow) return likeliest(z, top);
 
     const int64_t total = kernels_.masses(z, vocab_size_, top, 1.0f / temperature, scratch.weights.data(),
@@ -270,12 +272,12 @@ int32_t Sampler::pick_filtered(const float* z, const Slot& slot, int64_t total, 
     return token_of(*keys);
 }
 
-void Sampler::logprobs(const float* logits, const int32_t* rows, const int32_t* tokens, int64_t count,
+void Sampler::logprobs(const Logits& logits, const int32_t* rows, const int32_t* tokens, int64_t count,
                        int64_t top_k, float* chosen, int32_t* top_ids, float* top) {
     pool_.run(count, [&](int64_t i, int worker) {
         Scratch& scratch = scratch_[static_cast<size_t>(worker)];
-        const float* z = logits + rows[i] * vocab_size_;
-        const float highest = kernels_.max_value(z, vocab_size_);
+        const float* z = logits.row(rows[i]);
+        const float highest = logits.top(rows[i]);
         const int64_t total =
             kernels_.masses(z, vocab_size_, highest, 1.0f, scratch.weights.data(), scratch.block_mass.data());
         const double log_total =

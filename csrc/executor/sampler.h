@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "executor/logits.h"
 #include "executor/thread_pool.h"
 #include "kernels/kernel_set.h"
 
@@ -42,11 +43,11 @@ class Sampler {
     int32_t open(SamplerParams params, const int32_t* prompt, int64_t count);
     // These throw std::invalid_argument for a slot that is not open; sample also for slots that repeat.
     void close(int32_t slot);
-    void sample(const float* logits, const int32_t* rows, const int32_t* slots, const float* temperatures,
+    void sample(const Logits& logits, const int32_t* rows, const int32_t* slots, const float* temperatures,
                 const int32_t* forced, int64_t count, int32_t* tokens);
 
     // Log-probability of tokens[i] in row rows[i], and its top_k likeliest tokens [count, top_k].
-    void logprobs(const float* logits, const int32_t* rows, const int32_t* tokens, int64_t count,
+    void logprobs(const Logits& logits, const int32_t* rows, const int32_t* tokens, int64_t count,
                   int64_t top_k, float* chosen, int32_t* top_ids, float* top);
 
   private:
@@ -56,7 +57,8 @@ class Sampler {
     void require_open(int32_t slot) const;
     bool adjusts(const Slot& slot) const;
     void adjust(const Slot& slot, float* z) const;
-    int32_t choose(const float* logits, const Slot& slot, float temperature, Scratch& scratch) const;
+    int32_t choose(const Logits& logits, int64_t row, const Slot& slot, float temperature,
+                   Scratch& scratch) const;
     int32_t pick_filtered(const float* z, const Slot& slot, int64_t total, Scratch& scratch) const;
     int32_t likeliest(const float* z, float top) const;
 

@@ -43,7 +43,9 @@ def test_against_the_reference(
     ):
         executor.forward(step)
         outs.append(executor.logits())
-    np.testing.assert_allclose(outs[1], outs[0], atol=2e-3 if dtype == "f16" else 5e-4)
+    # Where a key or a value lies between two halves, the two sides may round it apart: one unit of the largest logit.
+    atol = max(2e-3, 2.0**-11 * float(np.abs(outs[0]).max())) if dtype == "f16" else 5e-4
+    np.testing.assert_allclose(outs[1], outs[0], atol=atol)
 
 
 class Stream:

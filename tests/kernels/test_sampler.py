@@ -73,6 +73,25 @@ def test_native_chooses_as_the_reference(data: st.DataObject) -> None:
     np.testing.assert_array_equal(tokens[0], tokens[1])
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_likeliest_is_found_whatever_writes_the_logits(count: int) -> None:
+    """A head of two matrices, one of which is no whole number of panels wide, and logits that are no product."""
+    rng = np.random.default_rng(count)
+    rows = rng.standard_normal((count, 331)).astype(F32)
+    rows[0, 5:330] = np.nan
+    joined = (Op("linear", "logits", ("x",), ("w1", "w2")),)
+    added = (Op("linear", "y", ("x",), ("w1", "w2")), Op("add", "logits", ("y", "y")))
+    values = {"e": np.eye(count, dtype=F32), "w1": np.ascontiguousarray(rows.T[:101]),
+              "w2": np.ascontiguousarray(rows.T[101:])}  # fmt: skip
+    for head in (joined, added):
+        ops = (Op("embed", "x", (), ("e",)), Op("select_rows", "x", ("x",)), *head)
+        executor = NativeExecutor(ops, values, spec(Shape(), max_step_tokens=64), threads=2)
+        executor.forward(batch([(list(range(count)), 0, list(range(-(-count // 16))))]))
+        slots = np.array([executor.open_slot(SamplerParams(seed=0), np.zeros(0, I32)) for _ in range(count)], I32)
+        chosen = executor.sample(np.arange(count, dtype=I32), slots, np.zeros(count, F32), np.full(count, -1, I32))
+        np.testing.assert_array_equal(chosen, np.nanargmax(executor.logits(), axis=1))
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 999), st.sampled_from([1, 2, 1000, 5000]), st.integers(0, 30), st.sampled_from([0.1, 3.0, 60.0]))
 def test_logprobs(seed: int, vocab: int, top_k: int, spread: float) -> None:
