@@ -30,6 +30,8 @@ from temper.refine.formats.gguf import write_checkpoint
 from temper.refine.network import open_network
 from temper.refine.quantize.checkpoint import quantize
 from temper.refine.quantize.recipe import QuantizeRecipe
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.tiny_models import write_tiny_folder
 
 RECIPES = {
