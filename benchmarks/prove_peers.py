@@ -86,6 +86,7 @@ MODELS = {
             Wave("1 stream", 1, 2, 24, 64),
             Wave("8 streams", 8, 8, 24, 64),
             Wave("32 streams", 32, 32, 24, 64),
+            Wave("64 streams", 64, 64, 24, 64),
             Wave("prefill", 1, 3, 256, 1, "prefill_tokens_per_s"),
         ),
     ),

@@ -17,7 +17,9 @@ def main() -> None:
     found: dict[str, object] = {}
     for folder in sys.argv[3:]:
         try:
-            model = LLM(folder, enforce_eager=True, max_model_len=max(map(len, windows)) + 1, dtype="bfloat16")
+            longest = max(map(len, windows)) + 1
+            # By default vLLM wants 92 % of all memory to be free.
+            model = LLM(folder, enforce_eager=True, max_model_len=longest, dtype="bfloat16", gpu_memory_utilization=0.4)
             asked = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
             told = model.generate([{"prompt_token_ids": ids} for ids in windows], asked, use_tqdm=False)
             nats = [

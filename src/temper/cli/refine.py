@@ -174,6 +174,10 @@ def _say_trained(found: Mapping[str, Any]) -> None:
     held_out = f", held out {outcome['best_loss']:.4g} at step {outcome['best_step']}" if outcome["best_step"] else ""
     early = ", stopped early" if outcome["stopped_early"] else ""
     click.echo(f"{outcome['num_steps']} steps{early}: loss {found['history'][-1]['loss']:.4g}{held_out}")
+    if replay := found["step"]["measured"].get("replay"):
+        low, high = replay["interval"] or (None, None)
+        sure = "" if low is None else f" ({low:+.4f} … {high:+.4f})"
+        click.echo(f"forgot {replay['forgotten']:+.4f} nats a token{sure} of what is replayed")
     for name, path in found["checkpoints"].items():
         click.echo(f"{name:6}{path}")
     click.echo(f"curve {found['out']}/loss.html")

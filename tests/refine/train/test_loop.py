@@ -15,8 +15,9 @@ import pytest
 
 from temper.errors import Invalid, TemperError
 from temper.models.checkpoint import open_checkpoint
+from temper.refine.network import open_network
 from temper.refine.recipes import make_recipe
-from temper.refine.train.job import train_recipe
+from temper.refine.train.job import read_data, train_recipe
 from temper.refine.train.losses import Terms, answer_loss
 from temper.refine.train.recipe import TrainRecipe
 from tests.tiny_models import write_tiny_folder
@@ -84,6 +85,47 @@ def test_a_run_learns_and_leaves_checkpoints_that_open(place: Path):
     assert "polyline" in page
     with pytest.raises(Invalid, match="is finished"):
         run(place)
+
+
+def test_what_is_replayed_is_a_share_of_the_tokens_and_forgetting_is_measured(place: Path):
+    old = [{"messages": [{"role": "user", "content": f"{a}-{b}"}, {"role": "assistant", "content": f"is {a - b}"}]}
+           for a in range(4) for b in range(4)]  # fmt: skip
+    (place / "old.jsonl").write_text("\n".join(map(json.dumps, old)))
+    settings = {**SETTINGS, "model": str(place / "plain"),
+                "replay": {"files": ["old.jsonl"], "share": 0.4, "held_out_share": 0.3}}  # fmt: skip
+    recipe = make_recipe(TrainRecipe, settings)
+    network = open_network(recipe.model, place)
+    new = read_data(recipe.model_copy(update={"replay": None}), network, place, lambda *told: None)
+    both = read_data(recipe, network, place, lambda *told: None)
+    tokens, added = (sum(map(len, examples.train)) for examples in (new, both))
+    assert (added - tokens) / added == pytest.approx(0.4, abs=0.02)
+    same = zip(both.train, new.train, strict=False)
+    assert all(list(one.token_ids) == list(other.token_ids) for one, other in same)
+    assert (len(both.held_out), both.kept != ()) == (len(new.held_out), True)
+    assert both.sha256 != new.sha256
+    found = train_recipe(recipe, place, place, lambda *told: None, lambda line: None)
+    told = found.step.measured["replay"]
+    assert told["examples"] == len(both.kept)
+    assert told["forgotten"] == pytest.approx(told["after"] - told["before"])
+    assert told["forgotten"] < 0  # a random model knew nothing of it
+    assert told["interval"][0] <= told["forgotten"] <= told["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("replay.share=1", "replay.share must be"),
+        ("replay.files=[]", "replay.files must be"),
+        ('replay.files=["nowhere.jsonl"]', "nowhere.jsonl"),
+        ('replay.files=["one.jsonl"]', "there must be a held-out example"),
+    ],
+)
+def test_replay_that_cannot_be_is_refused(place: Path, change: str, says: str):
+    one = {"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]}
+    (place / "one.jsonl").write_text(json.dumps(one))
+    files = () if "files" in change else ('replay.files=["train.jsonl"]',)
+    with pytest.raises(TemperError, match=says):
+        run(place, *files, change)
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,16 @@ from temper.refine.train.losses import Loss, answer_loss
 from temper.refine.train.peers import Peers
 from temper.refine.train.recipe import DataConfig, Training, TrainRecipe
 from temper.refine.train.records import Examples, read_examples, share_that_thinks
+from temper.refine.train.replay import forgetting, losses, mixed
 from temper.refine.train.run import Run
 from temper.refine.train.students import Adapter, Student, WholeNetwork
 
 CURVE = "loss.html"
+BEFORE = "replayed-before"
+"""Losses of what is not to be forgotten, before the first step."""
 PEER = "temper.refine.train.peer"
+FILES = ("train", "validation", "files")
+"""Settings that name files, which a run knows by their content."""
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 """CPU features with which products in bfloat16 are faster than in float32."""
 
@@ -66,16 +71,19 @@ def open_learner(source: str, data: DataConfig, beside: Path, cache_dir: Path) -
 
 def read_data(recipe: TrainRecipe, network: Network, beside: Path, tell: Tell) -> Examples:
     """The recipe's examples in the network's tokens; files that are not absolute lie `beside` the recipe."""
-    data, batch = recipe.data, recipe.batch
-    return read_examples(
-        [beside / name for name in data.train],
-        [beside / name for name in data.validation],
-        Renderer(network.checkpoint, loss_on=data.loss_on, turns=data.turns),
-        held_out_share=data.validation_share,
-        longest=batch.context_length,
-        too_long=batch.too_long,
-        tell=tell,
-    )
+    data, batch, replay = recipe.data, recipe.batch, recipe.replay
+    renderer = Renderer(network.checkpoint, loss_on=data.loss_on, turns=data.turns)
+
+    def read(train: Sequence[str], held_out: Sequence[str], share: float) -> Examples:
+        return read_examples(
+            [beside / name for name in train], [beside / name for name in held_out], renderer,
+            held_out_share=share, longest=batch.context_length, too_long=batch.too_long, tell=tell,
+        )  # fmt: skip
+
+    new = read(data.train, data.validation, data.validation_share)
+    if replay is None:
+        return new
+    return mixed(new, read(replay.files, (), replay.held_out_share), replay.share, recipe.seed)
 
 
 def train_recipe(
@@ -103,6 +111,8 @@ def train_recipe(
         "cache_dir": str(cache_dir.resolve()),
     }
     with together(recipe, PEER, opening) as peers:
+        if examples.kept and run.note(BEFORE) is None:
+            run.put_note(BEFORE, {"losses": losses(network.model, examples.kept, recipe, run.resolved)})
         outcome = train(
             network.model, examples.train, recipe, run,
             held_out=examples.held_out, loss=loss, peers=peers, tell=tell, watch=watch,
@@ -133,7 +143,9 @@ def what_decides(recipe: Training, parent: str, data_sha256: str) -> dict[str, A
     settings = recipe.model_dump(
         mode="json", exclude={"out": True, "teacher": True, "saving": True, "compute": {"memory_bytes"}}
     )
-    settings["data"] = {name: value for name, value in settings["data"].items() if name not in ("train", "validation")}
+    for part in ("data", "replay"):
+        if settings.get(part) is not None:
+            settings[part] = {name: value for name, value in settings[part].items() if name not in FILES}
     return {"recipe": settings, "parent": parent, "data_sha256": data_sha256}
 
 
@@ -141,14 +153,20 @@ def export(student: Student, recipe: TrainRecipe, run: Run, outcome: Outcome, ex
     """Write `last` and `best`, and finish the run."""
     history = run.history()
     checkpoint = student.network.checkpoint
+    measured: dict[str, Any] = {
+        **asdict(outcome), "last_loss": history[-1]["loss"], "num_dropped": examples.num_dropped,
+        "num_cut": examples.num_cut,
+    }  # fmt: skip
+    if (before := run.note(BEFORE)) is not None:
+        after = losses(student.network.model, examples.kept, recipe, run.resolved)
+        measured["replay"] = forgetting(before["losses"], after)
     step = Step(
         recipe="train" if recipe.lora is None else "lora",
         settings={**recipe.model_dump(mode="json"), **{"resolved": dict(run.resolved)}},
         parent=checkpoint.manifest_hash(),
         parent_source=checkpoint.source,
         data_sha256=examples.sha256,
-        measured={**asdict(outcome), "last_loss": history[-1]["loss"], "num_dropped": examples.num_dropped,
-                  "num_cut": examples.num_cut},
+        measured=measured,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     found = finish(student, run, outcome, step, f"{checkpoint.source} trained in {run.folder.name}")

@@ -158,6 +158,17 @@ class DataConfig(Section):
         return self
 
 
+class ReplayConfig(Section):
+    """What the model is not to forget while it learns: data of the kind that it knew, mixed in."""
+
+    files: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    """JSONL files, as those of `data`."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of all tokens in the examples."""
+    held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Of its records: never learned, predicted before and after."""
+
+
 class TrainRecipe(Training):
     """`temper refine train`."""
 
@@ -166,5 +177,7 @@ class TrainRecipe(Training):
     out: Annotated[str, Field(min_length=1)]
     """Folder of the run: its state, its loss curve, and the checkpoints `last` and `best`."""
     data: DataConfig
+    replay: ReplayConfig | None = None
+    """With this table the result says what was forgotten."""
     lora: LoraRecipe | None = None
     """With this table an adapter is trained beside the frozen model; without it every weight of the model."""

@@ -35,6 +35,8 @@ class Examples:
     """Examples longer than a row, cut."""
     sha256: str
     """Of all files, in their order."""
+    kept: tuple[Example, ...] = ()
+    """Held out of what is replayed."""
 
 
 def share_that_thinks(files: Sequence[Path]) -> float:
