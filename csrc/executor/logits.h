@@ -9,9 +9,8 @@
 namespace temper {
 
 struct Logits {
-    const float* values;  // [rows][vocab_size]
-    const float*
-        tops;  // [rows][stride] the largest of each part; NaN is passed over, -inf if there is no other
+    const float* values;   // [rows][vocab_size]
+    const float* tops;     // [rows][stride] the largest of each part, NaN passed over; else -inf
     const int64_t* edges;  // [num_parts + 1] columns where parts begin and end
     int64_t vocab_size;
     int64_t num_parts;

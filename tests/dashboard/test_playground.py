@@ -244,6 +244,9 @@ def test_an_api_key_is_asked_for_and_kept_in_the_tab_only(guarded_server: Servin
     assert page.text(ANSWER) == "You said: hello and I agree."
     assert page.evaluate("sessionStorage.getItem('temper.key')") == API_KEY
     assert page.evaluate("JSON.stringify(localStorage) + document.cookie") == "{}"
+    late = "{xhr: {status: 401}, requestConfig: {headers: {Authorization: 'Bearer wrong'}}}"
+    page.evaluate(f"document.body.dispatchEvent(new CustomEvent('htmx:responseError', {{detail: {late}}}))")
+    assert page.evaluate("document.getElementById('key-dialog').open") is False, "a late refusal of the first key"
     page.reload()
     page.wait_for("document.getElementById('status').innerText.includes('Ready')")
     assert page.evaluate("document.getElementById('key-dialog').open") is False

@@ -22,7 +22,8 @@ document.body.addEventListener("htmx:sendError", () => showStatus("bad", "Can't 
 document.body.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status === 401) {
     showStatus("wait", "API key needed");
-    askForKey();
+    const shown = event.detail.requestConfig.headers.Authorization;
+    askForKey({ refused: shown ? shown.slice("Bearer ".length) : null });
   } else {
     showStatus("bad", `The server answered ${event.detail.xhr.status}`);
   }

@@ -19,10 +19,12 @@ export function keyHeaders() {
 
 /**
  * Ask the person for a key; one dialog however many requests were refused. Resolves to true when a new
- * key was given. Whoever said "not now" is asked again only when they do something (`insist`).
+ * key was given. Whoever said "not now" is asked again only when they do something (`insist`). A refusal of a
+ * key that was replaced while the request was on its way (`refused`) asks nobody.
  */
-export function askForKey({ insist = false } = {}) {
+export function askForKey({ insist = false, refused = currentKey() } = {}) {
   if (asking) return asking;
+  if (refused !== currentKey()) return Promise.resolve(true);
   if (declined && !insist) return Promise.resolve(false);
   rejected.hidden = currentKey() === null;
   input.value = "";
@@ -54,7 +56,8 @@ export function askForKey({ insist = false } = {}) {
 /** `fetch` with the key; on 401 it asks for one and tries once more. */
 export async function fetchWithKey(url, options = {}, { insist = false } = {}) {
   const attempt = () => fetch(url, { ...options, headers: { ...options.headers, ...keyHeaders() } });
+  const refused = currentKey();
   const response = await attempt();
   if (response.status !== 401) return response;
-  return (await askForKey({ insist })) ? attempt() : response;
+  return (await askForKey({ insist, refused })) ? attempt() : response;
 }
