@@ -20,7 +20,7 @@ from temper.errors import CheckpointError, Draining, Invalid, NotFound, Unsuppor
 from temper.kernels.lora import PackedAdapter, TakesAdapters, Updates
 
 if TYPE_CHECKING:
-    from temper.engines.native.prompts import ChatTemplate
+    from temper.engines.native.template import ChatTemplate
     from temper.profile.native import AdapterLimits
 
 _log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from temper.engines.native.adapters import Reader
 from temper.engines.native.output import OutputRules, StreamDecoder
 from temper.engines.native.sampling import PresetLookup, resolve
 from temper.engines.native.scheduler import StepLimits
+from temper.engines.native.template import ChatTemplate
 from temper.errors import ContextTooLong, Invalid, OutOfMemory, Unsupported
 from temper.kernels.executor import Executor, SamplerParams
 from temper.types import Message, Request
@@ -42,23 +43,6 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes one token stands for."""
-
-
-class ChatTemplate(Protocol):
-    """What the engine asks of a checkpoint's chat template."""
-
-    @property
-    def source(self) -> str:
-        """The template itself."""
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool = True,
-        variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The conversation as the model was taught to read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
