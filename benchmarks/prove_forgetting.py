@@ -62,7 +62,7 @@ def main() -> int:
     folder = STATE / f"{given.steps}-{given.share}"
     folder.mkdir(parents=True, exist_ok=True)
     files = {"new": write(folder / "new.jsonl", manuals(1200, SEED)),
-             "old": write(folder / "old.jsonl", pieces(held_out(600_000)))}  # fmt: skip
+             "old": write(folder / "old.jsonl", pieces(held_out(480_000)))}  # fmt: skip
     results = {name: trained(name, given, folder, files) for name in ("without replay", "with replay")}
     report.write("forgetting", "Continued training with and without replay", body(results, given),
                  {"results": results, "steps": given.steps, "share": given.share})  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, lapack
+from scipy.linalg import lapack
 
 from temper.errors import Invalid
 from temper.refine.quantize.grid import Float32, Grid, Quantized, choose_scales
@@ -68,13 +68,16 @@ def _damped(hessian: NDArray[np.float64], dead: NDArray[np.bool_], damping: floa
 
 
 def _inverse_factor(hessian: NDArray[np.float64]) -> Float32:
-    """The upper Cholesky factor of the inverse."""
-    lower, info = lapack.dpotrf(hessian, lower=True, clean=True)
+    """The upper U with Uᵀ·U the inverse of `hessian`.
+
+    From the last input to the first: with H = V·Vᵀ, V upper, U is V's inverse. Half the work of inverting H and
+    factoring that.
+    """
+    lower, info = lapack.dpotrf(hessian[::-1, ::-1], lower=True, clean=True)
     if info:
         raise Invalid(
             "the second moments of a layer's calibration inputs must be positive definite, but are not",
             hint="raise the damping, or calibrate on more text",
         )
-    inverse, _ = lapack.dpotri(lower, lower=True)
-    upper = cholesky(np.tril(inverse) + np.tril(inverse, -1).T, lower=False)
-    return np.asarray(upper, np.float32)
+    inverse, _ = lapack.dtrtri(lower, lower=True, overwrite_c=True)
+    return np.ascontiguousarray(inverse[::-1, ::-1], np.float32)
