@@ -43,7 +43,7 @@ def refine() -> None:
 @click.option("--group", type=int, help="Inputs that share a scale; 0: a whole row.  [default: 32; nf4: 64]")
 @click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Whether groups choose their zero.")
 @click.option("--activations", type=click.Choice(("8", "16")), default="16", show_default=True,
-              help="8: engines round them to int8 token by token, and weights have 8 bits (W8A8).")  # fmt: skip
+              help="8: engines round them to int8 token by token where weights have 8 bits (W8A8).")  # fmt: skip
 @click.option("--budget-bits", type=float, help="Mean bits of a weight, scales among them: layers get different bits.")
 @click.option("--size", help="The same as bytes of all weights, such as 90MB.")
 @click.option("--choices", help="Bits that a layer may get under a budget.  [default: 3,4,8]")

@@ -58,13 +58,33 @@ def test_whole_bytes_say_that_activations_are_rounded_too(tmp_path):
     grid = Grid(8, 0, True)
     matrix = round_to_nearest(np.random.default_rng(5).normal(size=(8, 96)).astype(np.float32), grid)
     save_file(whole_bytes("layer", matrix), tmp_path / "model.safetensors")
-    config = quantization_config({"layer": grid}, ["lm_head"], dynamic_int8=True)
+    config = quantization_config({"layer": grid}, ["lm_head"], dynamic_int8=["layer"])
     group = config["config_groups"]["group_0"]
     assert (config["format"], group["input_activations"]["dynamic"]) == ("int-quantized", True)
     found = unpack(open_file(tmp_path / "model.safetensors").tensors, weight_schemes(config))
     assert np.array_equal(dequantize(found["layer.weight"]), matrix.values())
     group["input_activations"]["dynamic"] = False
     with pytest.raises(CheckpointError, match="null, or 8-bit integers that are dynamic"):
+        weight_schemes(config)
+
+
+def test_packed_layers_and_whole_bytes_lie_in_one_file(tmp_path):
+    rng = np.random.default_rng(6)
+    grids = {"a": Grid(4, 32, True), "b": Grid(8, 0, True)}
+    matrices = {
+        name: round_to_nearest(rng.normal(size=(8, 64)).astype(np.float32), grid) for name, grid in grids.items()
+    }
+    save_file(packed("a", matrices["a"]) | whole_bytes("b", matrices["b"]), tmp_path / "model.safetensors")
+    config = quantization_config(grids, ["lm_head"], dynamic_int8=["b"])
+    groups = config["config_groups"]
+    assert config["format"] == "mixed-precision"
+    assert [group["format"] for group in groups.values()] == ["pack-quantized", "int-quantized"]
+    assert [group["input_activations"] is None for group in groups.values()] == [True, False]
+    found = unpack(open_file(tmp_path / "model.safetensors").tensors, weight_schemes(config))
+    for name, matrix in matrices.items():
+        assert np.array_equal(dequantize(found[f"{name}.weight"]), matrix.values())
+    del groups["group_0"]["format"]
+    with pytest.raises(CheckpointError, match=r"'quantization_config\.format' must be one of pack-quantized"):
         weight_schemes(config)
 
 

@@ -76,6 +76,24 @@ def test_weights_and_activations_of_eight_bits(tmp_path: Path):
     assert float((after - before).norm() / before.norm()) < 0.05
 
 
+def test_activations_of_eight_bits_under_a_budget(tmp_path: Path):
+    source = write_tiny_folder(tmp_path / "plain")
+    recipe = QuantizeRecipe(
+        "rtn", activation_bits=8, budget_bits=6.0, choices=(4, 8), calibration_tokens=64, window=64,
+        sensitivity_tokens=64,
+    )  # fmt: skip
+    step = quantize(open_network(str(source), tmp_path), recipe, TOKENS, "data", tmp_path / "small", silent)
+    assert set(step.measured["bits"].values()) == {4, 8}
+    config = json.loads((tmp_path / "small" / "config.json").read_text())["quantization_config"]
+    assert config["format"] == "mixed-precision"
+    for group in config["config_groups"].values():
+        assert (group["input_activations"] is None) == (group["weights"]["num_bits"] == 4)
+    found = open_checkpoint(str(tmp_path / "small"), tmp_path)
+    for unit, bits in step.measured["bits"].items():
+        named = [tensor for name, tensor in found.tensors.items() if name.startswith(unit) and len(tensor.shape) == 2]
+        assert {tensor.format for tensor in named} == {"q8_0" if bits == 8 else "q4_0"}
+
+
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
 def test_a_budget_is_kept_and_said_in_full(tmp_path: Path, method):
     source = write_tiny_folder(tmp_path / "plain", "qwen2")

@@ -22,6 +22,13 @@ def test_eight_bits_are_symmetric_beside_layers_that_are_not():
     assert [recipe.grid(bits).symmetric for bits in recipe.choices] == [False, False, True]
 
 
+def test_under_a_budget_activations_are_rounded_where_weights_have_eight_bits():
+    recipe = QuantizeRecipe(activation_bits=8, budget_bits=5.0)
+    assert recipe.choices == (3, 4, 8)
+    assert [recipe.rounds_activations(bits) for bits in recipe.choices] == [False, False, True]
+    assert [recipe.grid(bits).group for bits in recipe.choices] == [32, 32, 0]
+
+
 def test_only_what_reads_text_needs_text():
     assert QuantizeRecipe("gptq").calibrates
     assert QuantizeRecipe("rtn", budget_bits=5.0).calibrates
@@ -46,8 +53,8 @@ def test_only_what_reads_text_needs_text():
         ({"activation_bits": 8, "bits": 4}, "activation_bits", "go with weights of 8 bits"),
         ({"activation_bits": 8, "group": 32}, "activation_bits", "one scale a row"),
         ({"activation_bits": 8, "symmetric": False}, "activation_bits", "symmetric is false"),
-        ({"activation_bits": 8, "method": "nf4"}, "activation_bits", "need weights of 8 bits in every layer"),
-        ({"activation_bits": 8, "budget_bits": 5.0}, "activation_bits", "need weights of 8 bits in every layer"),
+        ({"activation_bits": 8, "method": "nf4"}, "activation_bits", "need weights of 8 bits, but the method is nf4"),
+        ({"activation_bits": 8, "budget_bits": 5.0, "choices": (3, 4)}, "choices", "but choices are 3, 4"),
         ({"method": "nf4", "bits": 8}, "bits", "NF4 has 4 bits, but bits is 8"),
         ({"method": "nf4", "group": 48}, "group", "a block of NF4 has"),
         ({"method": "nf4", "symmetric": False}, "symmetric", "fixed levels"),

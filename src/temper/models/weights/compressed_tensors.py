@@ -81,7 +81,7 @@ def weight_schemes(quantization: object) -> WeightSchemes:
         targets = group.get("targets", ["Linear"])
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             _refuse("targets", "a list of names", targets)
-        schemes.append((targets, _scheme(group.get("weights"), raw.get("format"))))
+        schemes.append((targets, _scheme(group.get("weights"), group.get("format") or raw.get("format"))))
     if all(scheme == schemes[0][1] for _, scheme in schemes):
         return WeightSchemes(schemes[0][1], {})
     named: dict[str, WeightScheme] = {}

@@ -1,12 +1,13 @@
 """Quantized matrices as compressed-tensors packs them, so that vLLM, transformers and our own engines read them.
 
-Format: github.com/vllm-project/compressed-tensors, `pack-quantized` and `int-quantized`.
+Format: github.com/vllm-project/compressed-tensors, `pack-quantized`, `int-quantized` and, with both in one
+model, `mixed-precision`.
 `models/weights/compressed_tensors` is the reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,9 @@ from temper.refine.quantize.grid import Grid, Quantized
 
 Tensors = dict[str, NDArray[Any]]
 
+_PACKED: Final = "pack-quantized"
+_INT8: Final = "int-quantized"
+_MIXED: Final = "mixed-precision"
 _DYNAMIC_INT8: Final = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 """Engines round each token's activations as they come, to int8 with one scale."""
 
@@ -41,27 +45,31 @@ def whole_bytes(layer: str, matrix: Quantized) -> Tensors:
 
 
 def quantization_config(
-    grids: Mapping[str, Grid], ignored: Sequence[str], *, dynamic_int8: bool = False
+    grids: Mapping[str, Grid], ignored: Sequence[str], *, dynamic_int8: Collection[str] = ()
 ) -> dict[str, Any]:
     """What config.json says of it; `ignored` are the linear layers that stay as they were.
 
-    One group that holds for all linear layers where they have one grid, else a group a grid with its layers by name.
+    `dynamic_int8` are those of the layers in `grids` that are stored by `whole_bytes`. One group that holds for all
+    linear layers where they have one scheme, else a group a scheme with its layers by name.
     """
-    layers_of: dict[Grid, list[str]] = {}
+    layers_of: dict[tuple[Grid, bool], list[str]] = {}
     for layer, grid in grids.items():
-        layers_of.setdefault(grid, []).append(layer)
+        layers_of.setdefault((grid, layer in dynamic_int8), []).append(layer)
+    formats = {_INT8 if int8 else _PACKED for _, int8 in layers_of}
     groups = {
         f"group_{number}": {
             "targets": ["Linear"] if len(layers_of) == 1 else layers,
             "weights": _weights(grid),
-            "input_activations": dict(_DYNAMIC_INT8) if dynamic_int8 else None,
+            "input_activations": dict(_DYNAMIC_INT8) if int8 else None,
             "output_activations": None,
+            # Older readers know no format of a group, so it is named only where groups differ in it.
+            **({"format": _INT8 if int8 else _PACKED} if len(formats) > 1 else {}),
         }
-        for number, (grid, layers) in enumerate(layers_of.items())
+        for number, ((grid, int8), layers) in enumerate(layers_of.items())
     }
     return {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized" if dynamic_int8 else "pack-quantized",
+        "format": formats.pop() if len(formats) == 1 else _MIXED,
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": list(ignored),

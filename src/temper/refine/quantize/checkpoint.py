@@ -57,9 +57,9 @@ def quantize(
     else:
         grids, measured = choose_grids(model, recipe, windows, tell)
         matrices = round_all(model, recipe, grids, windows, tell)
-        whole = recipe.activation_bits == 8
+        whole = {name for name, grid in grids.items() if recipe.rounds_activations(grid.bits)}
         for name, matrix in matrices.items():
-            tensors |= packed.whole_bytes(name, matrix) if whole else packed.packed(name, matrix)
+            tensors |= packed.whole_bytes(name, matrix) if name in whole else packed.packed(name, matrix)
         config = packed.quantization_config(grids, ["lm_head"], dynamic_int8=whole)
     replaced = {f"{name}.weight" for name in layers}
     plain = {name: values for name, values in network.weights().items() if name not in replaced}

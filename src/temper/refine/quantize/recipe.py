@@ -35,7 +35,8 @@ class QuantizeRecipe:
     maximum, 64."""
     symmetric: bool = True
     activation_bits: int = 16
-    """16 leaves activations alone; 8 lets engines round them to int8 token by token (W8A8, dynamic)."""
+    """16 leaves activations alone; 8 lets engines round them to int8 token by token (W8A8, dynamic), under a budget in
+    the layers whose weights get 8 bits."""
     act_order: bool = True
     """GPTQ: largest inputs first."""
     damping: float = 0.01
@@ -78,7 +79,12 @@ class QuantizeRecipe:
         if bits == 8 and not self.symmetric and not self.choices:
             raise Invalid("weights of 8 bits have a symmetric grid, but symmetric is false", param="symmetric",
                           hint="256 steps lose nothing by it: leave --asymmetric out")  # fmt: skip
-        return Grid(bits, self.group if self.group is not None else DEFAULT_GROUP, self.symmetric or bits == 8)
+        group = self.group if self.group is not None else DEFAULT_GROUP
+        return Grid(bits, 0 if self.rounds_activations(bits) else group, self.symmetric or bits == 8)
+
+    def rounds_activations(self, bits: int) -> bool:
+        """Whether engines round what a layer of that many bits reads; its rows have one scale each then."""
+        return self.activation_bits == 8 and bits == 8
 
     @property
     def calibrates(self) -> bool:
@@ -95,10 +101,15 @@ class QuantizeRecipe:
                           param="activation_bits")  # fmt: skip
         if self.activation_bits == 16:
             return
-        if self.method == "nf4" or self.budget_bits is not None:
-            raise Invalid("activations of 8 bits need weights of 8 bits in every layer, but the method is "
-                          f"{self.method} and budget_bits is {self.budget_bits}", param="activation_bits",
-                          hint="take --method rtn or gptq, and no budget")  # fmt: skip
+        if self.method == "nf4":
+            raise Invalid("activations of 8 bits need weights of 8 bits, but the method is nf4, which has 4",
+                          param="activation_bits", hint="take --method rtn or gptq")  # fmt: skip
+        if self.budget_bits is not None:
+            if 8 not in (self.choices or BITS):
+                raise Invalid("activations of 8 bits go with weights of 8 bits, but choices are "
+                              f"{', '.join(map(str, self.choices))}", param="choices",
+                              hint="add 8 to --choices, or leave --activations out")  # fmt: skip
+            return
         self._fill("bits", 8)
         self._fill("group", 0)
         if (self.bits, self.group, self.symmetric) != (8, 0, True):
