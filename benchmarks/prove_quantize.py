@@ -389,6 +389,7 @@ def main() -> int:
     text = held_out(given.windows * WINDOW * 5)
     judge = Judge(network, text, given.windows, folder)
     token_ids = calibration(network, given.calibration_tokens, folder)
+    del network  # two of 1.5 B in float32 leave little room for moments
     kept = folder / "arms.json"
     arms: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for arm, recipe in wanted.items():

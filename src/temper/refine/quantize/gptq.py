@@ -39,22 +39,23 @@ def gptq(
     order = np.argsort(-diagonal, kind="stable") if act_order else np.arange(num_inputs)
     upper = _inverse_factor(_damped(hessian, dead, damping)[np.ix_(order, order)])
     size = grid.group or num_inputs
-    left = np.where(dead, 0, weight).astype(np.float32)[:, order]
-    codes = np.empty(weight.shape, np.uint8)
+    # Inputs along the rows from here on, so that what is rounded together lies together.
+    left = np.ascontiguousarray(np.where(dead, 0, weight).astype(np.float32).T[order])
+    steps, middles = np.ascontiguousarray(scales.T), np.ascontiguousarray(zeros.T).astype(np.float32)
+    inverses = np.where(steps == 0, 0, 1 / np.where(steps == 0, 1, steps))
+    codes = np.empty(left.shape, np.uint8)
     for start in range(0, num_inputs, BLOCK):
         end = min(start + BLOCK, num_inputs)
-        errors = np.empty((weight.shape[0], end - start), np.float32)
+        errors = np.empty((end - start, len(weight)), np.float32)
         for at in range(start, end):
-            column, group = order[at], order[at] // size
-            scale, zero = scales[:, group], zeros[:, group]
-            inverse = np.where(scale == 0, 0, 1 / np.where(scale == 0, 1, scale))
-            code = (np.rint(left[:, at] * inverse) + zero).clip(0, grid.top)
-            codes[:, column] = code
-            error = (left[:, at] - (code - zero) * scale) / upper[at, at]
-            left[:, at + 1 : end] -= np.outer(error, upper[at, at + 1 : end])
-            errors[:, at - start] = error
-        left[:, end:] -= errors @ upper[start:end, end:]
-    return Quantized(grid, codes, scales, zeros)
+            group = order[at] // size
+            code = (np.rint(left[at] * inverses[group]) + middles[group]).clip(0, grid.top)
+            codes[order[at]] = code
+            error = (left[at] - (code - middles[group]) * steps[group]) / upper[at, at]
+            left[at + 1 : end] -= np.outer(upper[at, at + 1 : end], error)
+            errors[at - start] = error
+        left[end:] -= upper[start:end, end:].T @ errors
+    return Quantized(grid, np.ascontiguousarray(codes.T), scales, zeros)
 
 
 def _damped(hessian: NDArray[np.float64], dead: NDArray[np.bool_], damping: float) -> NDArray[np.float64]:
