@@ -46,6 +46,28 @@ def test_gptq_with_uncorrelated_equal_inputs_is_rounding_to_nearest(layer):
     assert np.array_equal(found.codes, expected.codes)
 
 
+def test_what_few_tokens_show_by_chance_is_not_made_up_for():
+    """160 tokens for 128 inputs: on other text GPTQ is worse than rounding until the moments are shrunk."""
+    rng = np.random.default_rng(1)
+    mixing = np.eye(128) + 0.05 * rng.normal(size=(128, 128))
+    rows = (rng.normal(size=(160, 128)) @ mixing).astype(np.float32)
+    weight = (rng.normal(size=(64, 128)) * 0.05).astype(np.float32)
+    grid, seen, truth = Grid(4, 32, True), rows.T.astype(np.float64) @ rows / len(rows), mixing.T @ mixing
+    other_text = Inputs(truth, np.ones(128, np.float32))
+    plain, raw, shrunk = (
+        output_error(found.values(), weight, other_text)
+        for found in (round_to_nearest(weight, grid), gptq(weight, seen, grid), gptq(weight, seen, grid, shrinkage=0.7))
+    )
+    assert shrunk < plain < raw
+
+
+def test_gptq_with_moments_shrunk_to_their_diagonal_is_rounding_to_nearest(layer):
+    weight, inputs = layer
+    found = gptq(weight, inputs.second_moments, Grid(4, 32), shrinkage=1.0)
+    expected = round_to_nearest(weight, Grid(4, 32), np.diag(inputs.second_moments).astype(np.float32))
+    assert np.array_equal(found.codes, expected.codes)
+
+
 def test_gptq_gives_inputs_that_never_fire_no_say(layer):
     weight, inputs = layer
     moments = inputs.second_moments.copy()

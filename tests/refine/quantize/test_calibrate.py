@@ -48,7 +48,21 @@ def test_moments_are_those_of_what_the_layers_read(model):
             rows = torch.cat([one[0] for one in seen[f"model.layers.{number}.{name}"]]).numpy()
             np.testing.assert_allclose(inputs.second_moments, rows.T @ rows / len(rows), rtol=1e-3, atol=1e-5)
             np.testing.assert_allclose(inputs.mean_magnitude, np.abs(rows).mean(axis=0), rtol=1e-4)
+            by_window = [one[0].numpy() for one in seen[f"model.layers.{number}.{name}"]]
+            assert inputs.chance == pytest.approx(chance([one.T @ one / len(one) for one in by_window]), rel=1e-2)
         walk.advance(number, changed=False)
+
+
+def chance(moments: list[np.ndarray]) -> float:
+    """The variance of the mean of `moments` over its square, off the diagonal."""
+    others = ~np.eye(len(moments[0]), dtype=bool)
+    mean = np.mean(moments, axis=0)
+    variance = np.var(moments, axis=0, ddof=1) / len(moments)
+    return float(variance[others].sum() / np.square(mean[others]).sum())
+
+
+def test_one_window_does_not_say_how_much_is_chance(model):
+    assert Walk(model, WINDOWS[:1]).inputs(0)["mlp.down_proj"].chance == 0
 
 
 def test_a_changed_layer_is_what_the_next_one_reads(model):

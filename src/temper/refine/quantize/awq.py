@@ -30,6 +30,8 @@ class Inputs:
     """Mean of x·xᵀ, [K, K]."""
     mean_magnitude: Float32
     """Mean of |x|, [K]."""
+    chance: float = 0.0
+    """Which share of the squared moments off the diagonal other text would not repeat, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

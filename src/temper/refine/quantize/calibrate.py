@@ -6,11 +6,13 @@ Nothing is kept of the inputs themselves, and layers that read the same tensor s
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from temper.errors import Invalid
 from temper.refine.quantize.awq import Inputs
@@ -133,9 +135,11 @@ class _Moments:
         self._second = torch.zeros(width, width, dtype=torch.float64)
         self._magnitude = torch.zeros(width, dtype=torch.float64)
         self._count = 0
+        self._windows: list[float] = []  # what each has off the diagonal, squared
 
     def take(self, given: Any) -> None:
         rows = given.reshape(-1, given.shape[-1]).float()
+        self._windows.append(_off_diagonal(rows))
         self._second += rows.T @ rows
         self._magnitude += rows.abs().sum(dim=0)
         self._count += rows.shape[0]
@@ -145,4 +149,26 @@ class _Moments:
         if not np.isfinite(second).all():
             raise Invalid(f"the inputs of '{name}' must be finite while it reads calibration text, but are not",
                           hint="the checkpoint is damaged, or the text is none of its language")  # fmt: skip
-        return Inputs(second, (self._magnitude / self._count).numpy().astype(np.float32))
+        magnitude = (self._magnitude / self._count).numpy().astype(np.float32)
+        return Inputs(second, magnitude, self._chance(second))
+
+    def _chance(self, second: NDArray[np.float64]) -> float:
+        """How far moments off the diagonal are to be shrunk, for the least mean squared error.
+
+        Source: Schäfer and Strimmer, "A Shrinkage Approach to Large-Scale Covariance Matrix Estimation and
+        Implications for Functional Genomics", 2005, target D. Windows are the samples, for tokens of one text are
+        alike: their own number would make it ten times too little.
+        """
+        num_windows = len(self._windows)
+        whole = float(np.vdot(second, second)) - float(np.square(np.diag(second)).sum())
+        if num_windows < 2 or whole <= 0:
+            return 0.0  # one window does not say what another would
+        variance = (statistics.fmean(self._windows) - whole) / (num_windows - 1)
+        return min(max(variance / whole, 0.0), 1.0)
+
+
+def _off_diagonal(rows: Any) -> float:
+    """The squares of the second moments of `rows` [T, K] off their diagonal, summed; by way of [T, T]."""
+    products = (rows @ rows.T).double()
+    diagonal = rows.double().square().sum(dim=0)
+    return float(products.square().sum() - diagonal.square().sum()) / len(rows) ** 2

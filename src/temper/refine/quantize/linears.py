@@ -89,7 +89,14 @@ def _rounded(weight: Float32, inputs: Inputs | None, recipe: QuantizeRecipe, gri
     if inputs is None:
         return round_to_nearest(weight, grid)
     if recipe.method == "gptq":
-        return gptq(weight, inputs.second_moments, grid, act_order=recipe.act_order, damping=recipe.damping)
+        return gptq(
+            weight,
+            inputs.second_moments,
+            grid,
+            act_order=recipe.act_order,
+            damping=recipe.damping,
+            shrinkage=inputs.chance,
+        )
     return round_to_nearest(weight, grid, np.diag(inputs.second_moments).astype(np.float32))
 
 
