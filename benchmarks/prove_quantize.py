@@ -28,6 +28,7 @@ import json
 import math
 import pydoc_data.topics
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -394,7 +395,9 @@ def main() -> int:
         "rounding.\n"
     )
     sha = hashlib.sha256(text.encode()).hexdigest()
-    report.write("quantize", "Quantization: rounding, GPTQ, AWQ, NF4, mixed precision", f"{about}\n{table}",
+    slug = re.sub(r"[^a-z0-9.]+", "-", given.model.lower())
+    theme = "quantize" if given.model == api.DEFAULT_MODEL else f"quantize-{slug}"
+    report.write(theme, "Quantization: rounding, GPTQ, AWQ, NF4, mixed precision", f"{about}\n{table}",
                  {"model": given.model, "text_sha256": sha, "unchanged_nll": judge.losses, "arms": arms,
                   "verdicts": verdicts})  # fmt: skip
     return 0 if all(verdicts.values()) else 1
