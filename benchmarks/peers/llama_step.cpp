@@ -4,13 +4,17 @@
 //     decode STREAMS STEPS   steps of one token for each stream, behind CONTEXT tokens
 //     prefill TOKENS STEPS   one prompt
 //   Each answers with one line: wall and CPU milliseconds of each step, alternating. CPU is that of all
-//   threads. llama_step quantize MODEL OUT   writes MODEL as pure Q4_0 but for its embeddings' own choice.
+//   threads. And, for prove_in_process.py (peers/offline.py has the prompts),
+//     generate STREAMS PROMPT TOKENS SEED   the seconds of as many greedy answers at once llama_step quantize
+//     MODEL OUT   writes MODEL as pure Q4_0 but for its embeddings' own choice.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <iostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "llama.h"
@@ -41,6 +45,45 @@ void run(llama_context* context, const llama_batch& batch, bool print) {
     if (print) std::printf("%.4f %.4f ", wall.count(), cpu_ms() - cpu);
 }
 
+int likeliest(llama_context* context, int row, int vocabulary) {
+    const float* logits = llama_get_logits_ith(context, row);
+    return static_cast<int>(std::max_element(logits, logits + vocabulary) - logits);
+}
+
+// Seconds that `tokens` greedy tokens for each of `streams` prompts take, all at once.
+double generate(llama_context* context, llama_batch& batch, int vocabulary, int streams, int prompt,
+                int tokens, int seed) {
+    llama_memory_clear(llama_get_memory(context), false);
+    std::vector<int> last(static_cast<size_t>(streams));
+    const auto begin = std::chrono::steady_clock::now();
+    const int most = static_cast<int>(llama_n_batch(context));
+    batch.n_tokens = 0;
+    std::vector<std::pair<int, int>> ends;  // row in the batch, stream
+    const auto flush = [&] {
+        run(context, batch, false);
+        for (const auto& [row, stream] : ends)
+            last[static_cast<size_t>(stream)] = likeliest(context, row, vocabulary);
+        ends.clear();
+        batch.n_tokens = 0;
+    };
+    for (int s = 0; s < streams; ++s) {
+        for (int i = 0; i < prompt; ++i) {
+            if (batch.n_tokens == most) flush();
+            if (i == prompt - 1) ends.emplace_back(batch.n_tokens, s);
+            add(batch, 1000 + (7 * i + 131 * s + 977 * seed + 3) % 1000, i, s, i == prompt - 1);
+        }
+    }
+    flush();
+    for (int t = 1; t < tokens; ++t) {
+        for (int s = 0; s < streams; ++s) {
+            ends.emplace_back(s, s);
+            add(batch, last[static_cast<size_t>(s)], prompt + t - 1, s, true);
+        }
+        flush();
+    }
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -65,6 +108,7 @@ int main(int argc, char** argv) {
     wanted.no_perf = true;
     llama_context* context = llama_init_from_model(model, wanted);
     if (context == nullptr) return 1;
+    const int vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model));
     llama_memory_t memory = llama_get_memory(context);
     llama_batch batch = llama_batch_init(1024, 0, 1);
     int held = 0;  // sequences that have their context
@@ -72,7 +116,12 @@ int main(int argc, char** argv) {
     std::string kind;
     int size, steps;
     while (std::cin >> kind >> size >> steps) {
-        if (kind == "decode") {
+        if (kind == "generate") {
+            int tokens, seed;
+            std::cin >> tokens >> seed;
+            std::printf("%.6f", generate(context, batch, vocabulary, size, steps, tokens, seed));
+            held = 0;
+        } else if (kind == "decode") {
             if (held == 0) {
                 for (int i = 0; i < length; ++i) add(batch, (i * 7 + 3) % 1000, i, 0, i == length - 1);
                 run(context, batch, false);
