@@ -12,6 +12,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+Generate = Callable[[list[list[int]], int], Sequence[int]]
+"""Prompts, and how many tokens to write after each; returns how many were."""
 
 
 def prompts(streams: int, length: int, seed: int) -> list[list[int]]:
@@ -19,18 +23,18 @@ def prompts(streams: int, length: int, seed: int) -> list[list[int]]:
     return [[1000 + (7 * i + 131 * s + 977 * seed + 3) % 1000 for i in range(length)] for s in range(streams)]
 
 
-def serve(load: Callable[[], Callable[[list[list[int]], int], Sequence[int]]]) -> None:
-    """Answer until stdin ends. `load` gives what generates: prompts and tokens to write → tokens written by each."""
+def serve(loaded: Callable[[], AbstractContextManager[Generate]]) -> None:
+    """Load an engine, answer until stdin ends, and let it go."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what an engine prints goes elsewhere
-    generate = load()
-    for line in sys.stdin:
-        streams, length, num_tokens, seed = map(int, line.split()[1:])
-        asked = prompts(streams, length, seed)
-        start = time.perf_counter()
-        written = generate(asked, num_tokens)
-        seconds = time.perf_counter() - start
-        if list(written) != [num_tokens] * streams:
-            raise SystemExit(f"{num_tokens} tokens were asked of each stream, but these came: {list(written)}")
-        answers.write(f"{seconds:.6f}\n")
-        answers.flush()
+    with loaded() as generate:
+        for line in sys.stdin:
+            streams, length, num_tokens, seed = map(int, line.split()[1:])
+            asked = prompts(streams, length, seed)
+            start = time.perf_counter()
+            written = generate(asked, num_tokens)
+            seconds = time.perf_counter() - start
+            if list(written) != [num_tokens] * streams:
+                raise SystemExit(f"{num_tokens} tokens were asked of each stream, but these came: {list(written)}")
+            answers.write(f"{seconds:.6f}\n")
+            answers.flush()

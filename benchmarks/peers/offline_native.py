@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from offline import serve
+from offline import Generate, serve
 
 from temper import api
 from temper.asking import ask, collect
 
 
-def load() -> Callable[[list[list[int]], int], Sequence[int]]:
+@contextmanager
+def loaded() -> Iterator[Generate]:
     loop = asyncio.new_event_loop()
     profile = api.profile(sys.argv[1], in_process=True, **{"engine.kv.prefix_cache": False})
     engine = api.build(profile)
@@ -23,8 +25,11 @@ def load() -> Callable[[list[list[int]], int], Sequence[int]]:
         found = await asyncio.gather(*(collect(engine.generate(request)) for request in requests))
         return [len(answer.samples[0].token_ids) for answer in found]
 
-    return lambda prompts, num_tokens: loop.run_until_complete(answers(prompts, num_tokens))
+    try:
+        yield lambda prompts, num_tokens: loop.run_until_complete(answers(prompts, num_tokens))
+    finally:
+        loop.run_until_complete(engine.stop())
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve(loaded)

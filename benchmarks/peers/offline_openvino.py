@@ -6,15 +6,17 @@ Its defaults, but for the streams that it may compute at once and a cache that h
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import openvino
 import openvino_genai as genai
-from offline import serve
+from offline import Generate, serve
 
 
-def load() -> Callable[[list[list[int]], int], Sequence[int]]:
+@contextmanager
+def loaded() -> Iterator[Generate]:
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = 2  # GiB
     scheduler.max_num_seqs = int(sys.argv[2])
@@ -27,8 +29,8 @@ def load() -> Callable[[list[list[int]], int], Sequence[int]]:
         found = pipeline.generate(inputs, [config] * len(inputs))
         return [len(one.m_generation_ids[0]) for one in found]
 
-    return generate
+    yield generate
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve(loaded)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from offline import serve
+from offline import Generate, serve
 from vllm import LLM, SamplingParams
 
 
-def load() -> Callable[[list[list[int]], int], Sequence[int]]:
+@contextmanager
+def loaded() -> Iterator[Generate]:
     model = LLM(
         sys.argv[1],
         dtype="bfloat16",
@@ -25,8 +27,8 @@ def load() -> Callable[[list[list[int]], int], Sequence[int]]:
         found = model.generate([{"prompt_token_ids": ids} for ids in prompts], wanted, use_tqdm=False)
         return [len(one.outputs[0].token_ids) for one in found]
 
-    return generate
+    yield generate
 
 
 if __name__ == "__main__":
-    serve(load)
+    serve(loaded)
