@@ -153,6 +153,12 @@ def test_time_is_up(sandbox, program):
     assert time.monotonic() - begin < 10
 
 
+def test_cpu_time_is_up_before_the_clock(sandbox):
+    outcome = Sandbox(Limits(wall_s=60.0, cpu_s=1.0)).run("while True: pass")
+    assert outcome.status == "timeout"
+    assert outcome.cpu_s < 2
+
+
 def test_memory_is_bounded(sandbox):
     outcome = sandbox.run("x = bytearray(1 << 30)")
     assert outcome.status == "memory"

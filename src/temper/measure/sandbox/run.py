@@ -33,6 +33,8 @@ from temper.measure.sandbox.probe import probe
 CONFINE = Path(__file__).with_name("confine.py")
 _LOOK_S = 0.1
 """How often the private folder's size is looked at."""
+_TICK_S = 0.05
+"""The kernel counts a limit in ticks; what it reports is finer."""
 _MEMORY_ERRORS = ("MemoryError", "Cannot allocate memory", "can't start new thread")
 
 
@@ -147,13 +149,15 @@ def _watched(wanted: dict[str, Any], folder: Path, limits: Limits, isolation: Is
     first, _, rest = result.partition(b"\n")
     reached = _reached(first, stderr, own_user=wanted["uid"] is not None)
     finished = secrets.compare_digest(rest, nonce + b"\n")
+    cpu_s = usage.ru_utime + usage.ru_stime
+    out_of_cpu = cpu_s >= wanted["limits"]["CPU"] - _TICK_S
     return Outcome(
-        status=stopped or _status(process.returncode, stderr, finished=finished),
+        status=stopped or _status(process.returncode, stderr, finished=finished, out_of_cpu=out_of_cpu),
         exit_code=process.returncode,
         stdout=stdout,
         stderr=stderr,
         wall_s=wall_s,
-        cpu_s=usage.ru_utime + usage.ru_stime,
+        cpu_s=cpu_s,
         max_rss_bytes=usage.ru_maxrss * 1024,
         isolation=isolation or reached,
     )
@@ -182,10 +186,11 @@ def _read_all(
     return None
 
 
-def _status(exit_code: int, stderr: str, *, finished: bool) -> Status:
+def _status(exit_code: int, stderr: str, *, finished: bool, out_of_cpu: bool) -> Status:
     if exit_code == 0:
         return "passed" if finished else "unfinished"
-    if exit_code == -signal.SIGXCPU:
+    # The kernel kills at the hard limit, which is the soft one here, without SIGXCPU.
+    if exit_code == -signal.SIGXCPU or (exit_code == -signal.SIGKILL and out_of_cpu):
         return "timeout"
     if exit_code == -signal.SIGXFSZ:
         return "disk"
