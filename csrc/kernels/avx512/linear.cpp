@@ -9,6 +9,10 @@
 // Version 3  Many rows: the first tile fetches what the next chunk is widened from, so that reading and
 //            multiplying overlap: 80 -> 95 % of what VNNI can multiply with 32 rows, 50 -> 64 % with 8.
 //            With 5 to 8 rows, widening in registers: 75 % with 8.
+// Version 4  64 rows and more: two panels at once and half as many rows, so that a broadcast quad is
+// multiplied
+//            twice. Zen 4 loads one vector a cycle and multiplies one, so a load for each product was what it
+//            waited for: a prompt of 512 takes 0.86 of the time. With fewer rows it gains nothing.
 #include "kernels/linear.h"
 
 #include <immintrin.h>
@@ -21,8 +25,9 @@ namespace temper::TEMPER_ISA {
 namespace {
 
 constexpr int kAhead = 8192;      // bytes; the next panels follow in memory, past the end is harmless
-constexpr int kTileRows = 12;     // 12 int32 + 12 float32 accumulators of the 32 registers
-constexpr int kChunkGroups = 32;  // 16 KiB of widened codes: a third of L1
+constexpr int kPanels = 2;        // that tiles take at a time
+constexpr int kWorthPairs = 64;   // rows: with fewer, tiles of two panels end too soon
+constexpr int kChunkGroups = 18;  // 23 KiB of widened codes and scales of two panels, of 32 or 48 in L1
 
 __mmask16 lane_mask(const PackedMatrix& w, int64_t panel) {
     const int64_t lanes = w.n - panel * kLanes;
@@ -41,55 +46,66 @@ constexpr Kind kind_of = F == WeightFormat::q6k ? Kind::halves
                          : traits_of(F).has_min ? Kind::with_min
                                                 : Kind::plain;
 
-// One group of R rows: acc[r] += group of weights . group of row r. w[j] is read when needed, so the
-// caller may pass registers or memory.
-template <Kind K, int Zero, int R, class Codes>
-inline __attribute__((always_inline)) void add_group(const Codes& w, const GroupScales& s,
-                                                     const ActivationGroup* const (&a)[R], __m512 (&acc)[R]) {
-    __m512i dot[R];
+// Rows of a tile over two panels: as many as leave its sums, in int32 and float32, in the 32 registers.
+constexpr int tile_rows(Kind kind, int panels) { return (kind == Kind::halves ? 8 : 12) / panels; }
+
+// One group of R rows and P panels: acc[r][p] += group of weights . group of row r. w(p, j) is read when
+// needed, so the caller may pass registers or memory.
+template <Kind K, int Zero, int R, int P, class Codes>
+inline __attribute__((always_inline)) void add_group(const Codes& w, const GroupScales (&s)[P],
+                                                     const ActivationGroup* const (&a)[R],
+                                                     __m512 (&acc)[R][P]) {
+    __m512i dot[R][P];
+    const auto multiply = [&](__m512i(&sums)[R][P], int first, int last) {
+#pragma GCC unroll 8
+        for (int j = first; j < last; ++j) {
+            __m512i wj[P];
+            for (int p = 0; p < P; ++p) wj[p] = w(p, j);
+            for (int r = 0; r < R; ++r) {
+                const __m512i x = broadcast4(a[r]->codes + 4 * j);
+                for (int p = 0; p < P; ++p) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], wj[p], x);
+            }
+        }
+    };
     if constexpr (K == Kind::halves) {
-        __m512i high[R];
+        __m512i high[R][P];
         for (int r = 0; r < R; ++r) {
-            dot[r] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_low_sum), Zero);
-            high[r] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_sum - a[r]->neg_low_sum), Zero);
-        }
-        for (int j = 0; j < 4; ++j) {
-            const __m512i wj = w(j);
-            for (int r = 0; r < R; ++r) {
-                dot[r] = _mm512_dpbusd_epi32(dot[r], wj, broadcast4(a[r]->codes + 4 * j));
+            for (int p = 0; p < P; ++p) {
+                dot[r][p] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_low_sum), Zero);
+                high[r][p] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_sum - a[r]->neg_low_sum), Zero);
             }
         }
-        for (int j = 4; j < 8; ++j) {
-            const __m512i wj = w(j);
-            for (int r = 0; r < R; ++r) {
-                high[r] = _mm512_dpbusd_epi32(high[r], wj, broadcast4(a[r]->codes + 4 * j));
-            }
-        }
+        multiply(dot, 0, 4);
+        multiply(high, 4, 8);
         for (int r = 0; r < R; ++r) {
             const __m512 scale = _mm512_set1_ps(a[r]->scale);
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), _mm512_mul_ps(s.first, scale), acc[r]);
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[r]), _mm512_mul_ps(s.second, scale), acc[r]);
+            for (int p = 0; p < P; ++p) {
+                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(s[p].first, scale),
+                                            acc[r][p]);
+                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high[r][p]), _mm512_mul_ps(s[p].second, scale),
+                                            acc[r][p]);
+            }
         }
         return;
     }
     for (int r = 0; r < R; ++r) {
-        if constexpr (Zero >= 0) {
-            dot[r] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_sum), Zero >= 0 ? Zero : 0);
-        } else {
-            dot[r] = _mm512_setzero_si512();
+        for (int p = 0; p < P; ++p) {
+            if constexpr (Zero >= 0) {
+                dot[r][p] = _mm512_slli_epi32(_mm512_set1_epi32(a[r]->neg_sum), Zero >= 0 ? Zero : 0);
+            } else {
+                dot[r][p] = _mm512_setzero_si512();
+            }
         }
     }
-    for (int j = 0; j < 8; ++j) {
-        const __m512i wj = w(j);
-        for (int r = 0; r < R; ++r) {
-            dot[r] = _mm512_dpbusd_epi32(dot[r], wj, broadcast4(a[r]->codes + 4 * j));
-        }
-    }
+    multiply(dot, 0, 8);
     for (int r = 0; r < R; ++r) {
-        const __m512 scale = _mm512_mul_ps(s.first, _mm512_set1_ps(a[r]->scale));
-        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), scale, acc[r]);
-        if constexpr (K == Kind::with_min) {
-            acc[r] = _mm512_fmadd_ps(s.second, _mm512_set1_ps(a[r]->offset), acc[r]);
+        const __m512 scale = _mm512_set1_ps(a[r]->scale);
+        for (int p = 0; p < P; ++p) {
+            acc[r][p] =
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(s[p].first, scale), acc[r][p]);
+            if constexpr (K == Kind::with_min) {
+                acc[r][p] = _mm512_fmadd_ps(s[p].second, _mm512_set1_ps(a[r]->offset), acc[r][p]);
+            }
         }
     }
 }
@@ -100,8 +116,8 @@ void few_rows(const PackedMatrix& w, const PanelLayout& layout, const Activation
     constexpr FormatTraits traits = traits_of(F);
     for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
         const uint8_t* data = w.data + panel * layout.bytes;
-        __m512 acc[R];
-        for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
+        __m512 acc[R][1];
+        for (int r = 0; r < R; ++r) acc[r][0] = _mm512_setzero_ps();
         for (int64_t g = 0; g < layout.groups; ++g) {
             __m512i codes[8];
             const uint8_t* group = data + g * layout.group_bytes;
@@ -109,12 +125,13 @@ void few_rows(const PackedMatrix& w, const PanelLayout& layout, const Activation
             load_codes<traits.bits>(group, codes);
             const ActivationGroup* a[R];
             for (int r = 0; r < R; ++r) a[r] = x + r * layout.groups + g;
-            add_group<kind_of<F>, traits.zero_log2, R>([&](int j) { return codes[j]; },
-                                                       load_scales<F>(data, layout, g), a, acc);
+            const GroupScales scales[1] = {load_scales<F>(data, layout, g)};
+            add_group<kind_of<F>, traits.zero_log2, R, 1>([&](int, int j) { return codes[j]; }, scales, a,
+                                                          acc);
         }
         const __mmask16 mask = lane_mask(w, panel);
         for (int r = 0; r < R; ++r) {
-            _mm512_mask_storeu_ps(y + r * y_stride + panel * kLanes, mask, acc[r]);
+            _mm512_mask_storeu_ps(y + r * y_stride + panel * kLanes, mask, acc[r][0]);
         }
     }
 }
@@ -138,64 +155,110 @@ void widen(const uint8_t* panel, const PanelLayout& layout, int64_t begin, int64
     }
 }
 
-// R rows over one chunk. Sums go on from y unless the chunk is the first. On its way the first tile
-// fetches the bytes that the next chunk will be widened from.
-template <Kind K, int Zero, int R>
-void tile(const Chunk& chunk, int64_t count, const ActivationGroup* x, int64_t row_groups, float* y,
-          int64_t y_stride, bool first, __mmask16 mask, const uint8_t* ahead, int64_t ahead_step) {
-    __m512 acc[R];
+// Where the sums of a tile go: P panels side by side, whose last may have fewer outputs.
+template <int P>
+struct Outputs {
+    float* y;
+    int64_t stride;
+    __mmask16 masks[P];
+};
+
+// What the next chunk is widened from: the first tile over a chunk fetches it on its way.
+template <int P>
+struct Ahead {
+    const uint8_t* from[P];
+    int64_t step;  // bytes a group; 0: nothing
+};
+
+// R rows over a chunk of P panels. Sums go on from y unless the chunk is the first. Without its loops
+// unrolled GCC writes every sum to the stack after each group.
+template <Kind K, int Zero, int R, int P>
+void tile(const Chunk* chunks, int64_t count, const ActivationGroup* x, int64_t row_groups,
+          const Outputs<P>& out, bool first, const Ahead<P>& ahead) {
+    __m512 acc[R][P];
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-        acc[r] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, y + r * y_stride);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+            acc[r][p] = first ? _mm512_setzero_ps()
+                              : _mm512_maskz_loadu_ps(out.masks[p], out.y + r * out.stride + p * kLanes);
+        }
     }
     for (int64_t g = 0; g < count; ++g) {
-        for (int64_t i = 0; i < ahead_step; i += 64) _mm_prefetch(ahead + g * ahead_step + i, _MM_HINT_T0);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+            for (int64_t i = 0; i < ahead.step; i += 64) {
+                _mm_prefetch(ahead.from[p] + g * ahead.step + i, _MM_HINT_T0);
+            }
+        }
         const ActivationGroup* a[R];
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r) a[r] = x + r * row_groups + g;
-        const GroupScales s{_mm512_load_ps(chunk.first[g]), _mm512_load_ps(chunk.second[g])};
-        add_group<K, Zero, R>([&](int j) { return _mm512_load_si512(chunk.codes[g][j]); }, s, a, acc);
+        GroupScales scales[P];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+            scales[p] = {_mm512_load_ps(chunks[p].first[g]), _mm512_load_ps(chunks[p].second[g])};
+        }
+        add_group<K, Zero, R, P>([&](int p, int j) { return _mm512_load_si512(chunks[p].codes[g][j]); },
+                                 scales, a, acc);
     }
-    for (int r = 0; r < R; ++r) _mm512_mask_storeu_ps(y + r * y_stride, mask, acc[r]);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+            _mm512_mask_storeu_ps(out.y + r * out.stride + p * kLanes, out.masks[p], acc[r][p]);
+        }
+    }
 }
 
-template <Kind K, int Zero, int R>
-void tile_of(int64_t rows, const Chunk& chunk, int64_t count, const ActivationGroup* x, int64_t row_groups,
-             float* y, int64_t y_stride, bool first, __mmask16 mask, const uint8_t* ahead,
-             int64_t ahead_step) {
+template <Kind K, int Zero, int R, int P>
+void tile_of(int64_t rows, const Chunk* chunks, int64_t count, const ActivationGroup* x, int64_t row_groups,
+             const Outputs<P>& out, bool first, const Ahead<P>& ahead) {
     if constexpr (R > 0) {
-        if (rows == R) {
-            return tile<K, Zero, R>(chunk, count, x, row_groups, y, y_stride, first, mask, ahead, ahead_step);
+        if (rows == R) return tile<K, Zero, R, P>(chunks, count, x, row_groups, out, first, ahead);
+        tile_of<K, Zero, R - 1, P>(rows, chunks, count, x, row_groups, out, first, ahead);
+    }
+}
+
+template <WeightFormat F, int P>
+void many_rows(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
+               int64_t y_stride, int64_t panel) {
+    constexpr Kind kKind = kind_of<F>;
+    constexpr int kRows = tile_rows(kKind, P);
+    // Tiles and chunks of even size: 32 rows of two panels as 5 + 5 + 6 + 5 + 5 + 6.
+    const int64_t tiles = (x.rows + kRows - 1) / kRows;
+    const int64_t parts = (layout.groups + kChunkGroups - 1) / kChunkGroups;
+    Chunk chunks[P];
+    Outputs<P> out{y, y_stride, {}};
+    for (int p = 0; p < P; ++p) out.masks[p] = lane_mask(w, panel + p);
+    for (int64_t part = 0; part < parts; ++part) {
+        const int64_t begin = layout.groups * part / parts;
+        const int64_t end = layout.groups * (part + 1) / parts;
+        Ahead<P> ahead{{}, layout.group_bytes + traits_of(F).scale_bytes};
+        for (int p = 0; p < P; ++p) {
+            const uint8_t* data = w.data + (panel + p) * layout.bytes;
+            widen<F>(data, layout, begin, end - begin, chunks[p]);
+            ahead.from[p] = part + 1 < parts ? data + end * layout.group_bytes : data + P * layout.bytes;
         }
-        tile_of<K, Zero, R - 1>(rows, chunk, count, x, row_groups, y, y_stride, first, mask, ahead,
-                                ahead_step);
+        for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t row = x.rows * t / tiles;
+            out.y = y + row * y_stride + panel * kLanes;
+            tile_of<kKind, traits_of(F).zero_log2, kRows, P>(
+                x.rows * (t + 1) / tiles - row, chunks, end - begin, x.groups + row * layout.groups + begin,
+                layout.groups, out, part == 0, ahead);
+            ahead.step = 0;
+        }
     }
 }
 
 template <WeightFormat F>
 void many_rows(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
                int64_t y_stride, int64_t panel_begin, int64_t panel_end) {
-    constexpr int kZero = traits_of(F).zero_log2;
-    // Tiles of even size: 32 rows as 11 + 11 + 10, not 12 + 12 + 8.
-    const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
-    Chunk chunk;
-    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-        const uint8_t* data = w.data + panel * layout.bytes;
-        const __mmask16 mask = lane_mask(w, panel);
-        for (int64_t begin = 0; begin < layout.groups; begin += kChunkGroups) {
-            const int64_t left = layout.groups - begin;
-            const int64_t count = left < kChunkGroups ? left : kChunkGroups;
-            widen<F>(data, layout, begin, count, chunk);
-            for (int64_t t = 0; t < tiles; ++t) {
-                const int64_t row = x.rows * t / tiles;
-                const int64_t rows = x.rows * (t + 1) / tiles - row;
-                tile_of<kind_of<F>, kZero, kTileRows>(
-                    rows, chunk, count, x.groups + row * layout.groups + begin, layout.groups,
-                    y + row * y_stride + panel * kLanes, y_stride, begin == 0, mask,
-                    data + begin * layout.group_bytes +
-                        (left > count ? count * layout.group_bytes : layout.bytes),
-                    t == 0 ? layout.group_bytes + traits_of(F).scale_bytes : 0);
-            }
-        }
+    int64_t panel = panel_begin;
+    for (; x.rows >= kWorthPairs && panel + kPanels <= panel_end; panel += kPanels) {
+        many_rows<F, kPanels>(w, layout, x, y, y_stride, panel);
     }
+    for (; panel < panel_end; ++panel) many_rows<F, 1>(w, layout, x, y, y_stride, panel);
 }
 
 template <WeightFormat F>
