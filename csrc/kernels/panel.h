@@ -122,6 +122,12 @@ static inline constexpr PanelLayout panel_layout(WeightFormat format, int64_t k)
     return layout;
 }
 
+// Bytes of a panel that come with a group, scales among them: what is read from memory while a group is
+// computed, so that whoever fetches ahead must fetch as much.
+static inline constexpr int64_t bytes_per_group(FormatTraits traits) {
+    return 64 * traits.bits + traits.scale_bytes + traits.super_bytes * kGroup / kSuperGroup;
+}
+
 static inline float f32_from_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);

@@ -170,12 +170,13 @@ template <WeightFormat F, int R>
 void direct_tile(const PackedMatrix& w, const PanelLayout& layout, const ActivationGroup* x, float* y,
                  int64_t y_stride, int64_t panel) {
     constexpr int kBits = traits_of(F).bits;
+    constexpr int64_t kStep = bytes_per_group(traits_of(F));
     const uint8_t* data = w.data + panel * layout.bytes;
     __m256 acc[R][2];
     for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     for (int64_t g = 0; g < layout.groups; ++g) {
         const uint8_t* group = data + g * layout.group_bytes;
-        for (int i = 0; i < kBits; ++i) _mm_prefetch(group + kAhead + 64 * i, _MM_HINT_T0);
+        for (int64_t i = 0; i < kStep; i += 64) _mm_prefetch(data + kAhead + g * kStep + i, _MM_HINT_T0);
         const ActivationGroup* a[R];
         for (int r = 0; r < R; ++r) a[r] = x + r * layout.groups + g;
         const auto codes = [&](int j, int h, int digit = 0) __attribute__((always_inline)) {
