@@ -196,7 +196,7 @@ def tables(model: Model, found: Mapping[str, Any]) -> str:
             ours = [one["seconds"][load.name].get("native", 0.0) for one in rounds]
             row[f"{load.name}, tok/s"] = statistics.median(load.counted / seconds for seconds in theirs)
             pairs = [a / b for a, b in zip(theirs, ours, strict=True) if b]
-            ratio[load.name] = f"{statistics.median(pairs):.2f} ({min(pairs):.2f}–{max(pairs):.2f})" if pairs else "–"
+            ratio[load.name] = report.spread(pairs)
         figures.append(row)
         if name != "native":
             ratios.append(ratio)

@@ -145,7 +145,7 @@ def tables(found: list[dict[str, Any]], engines: list[str]) -> str:
         row["native, tok/s"] = int(step.split()[1]) / statistics.median(by["native"]) * 1e3
         for name in engines[1:]:
             ratios = [theirs / ours for theirs, ours in zip(by[name], by["native"], strict=True)]
-            row[f"÷ {name}"] = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            row[f"÷ {name}"] = report.spread(ratios)
         rows.append(row)
     return report.table(rows)
 

@@ -190,7 +190,7 @@ def tables(model: Model, found: Mapping[str, Any]) -> str:
             known = [one for one in values if one is not None]
             pairs = [a / b for a, b in zip(ours, values, strict=True) if a and b]
             row[f"{wave.name}, tok/s"] = statistics.median(known) if known else "–"
-            ratio[wave.name] = f"{statistics.median(pairs):.2f} ({min(pairs):.2f}–{max(pairs):.2f})" if pairs else "–"
+            ratio[wave.name] = report.spread(pairs)
         quality = found["quality"].get(name, {})
         row["perplexity"] = f"{quality['perplexity']:.3f}" if quality.get("perplexity") else quality.get("reason", "–")
         row["memory MB"] = max(run["rss_bytes"] or 0 for run in runs if run["engine"] == name) // 1_000_000

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(cell(row.get(name, "")) for name in names) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Ratios of several rounds as a cell: the median, and the range; a dash where there are none."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"
 
 
 def _shown(arg: str) -> str:

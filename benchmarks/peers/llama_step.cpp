@@ -4,9 +4,10 @@
 //     decode STREAMS STEPS   steps of one token for each stream, behind CONTEXT tokens
 //     prefill TOKENS STEPS   one prompt
 //   Each answers with one line: wall and CPU milliseconds of each step, alternating. CPU is that of all
-//   threads. And, for prove_in_process.py (peers/offline.py has the prompts),
-//     generate STREAMS PROMPT TOKENS SEED   the seconds of as many greedy answers at once llama_step quantize
-//     MODEL OUT   writes MODEL as pure Q4_0 but for its embeddings' own choice.
+//   threads. For prove_in_process.py, with the prompts of peers/offline.py:
+//     generate STREAMS PROMPT TOKENS SEED   the seconds that as many greedy answers at once take
+//
+//   llama_step quantize MODEL OUT   writes MODEL as pure Q4_0 but for its embeddings' own choice.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -50,7 +50,7 @@ constexpr Kind kind_of = F == WeightFormat::q6k ? Kind::halves
                          : traits_of(F).has_min ? Kind::with_min
                                                 : Kind::plain;
 
-// Rows of a tile over two panels: as many as leave its sums, in int32 and float32, in the 32 registers.
+// Rows of a tile: as many as leave its sums, in int32 and float32, in the 32 registers.
 constexpr int tile_rows(Kind kind, int panels) { return (kind == Kind::halves ? 8 : 12) / panels; }
 
 // One group of R rows and P panels: acc[r][p] += group of weights . group of row r. w(p, j) is read when
@@ -225,16 +225,17 @@ void tile_of(int64_t rows, const Chunk* chunks, int64_t count, const ActivationG
     }
 }
 
+// All rows over the P panels from `panel` on.
 template <WeightFormat F, int P>
-void many_rows(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
-               int64_t y_stride, int64_t panel) {
+void sweep(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
+           int64_t y_stride, int64_t panel) {
     constexpr Kind kKind = kind_of<F>;
     constexpr int kRows = tile_rows(kKind, P);
-    // Tiles and chunks of even size: 32 rows of two panels as 5 + 5 + 6 + 5 + 5 + 6.
+    // Tiles and chunks of even size: 32 rows as 10 + 11 + 11, not 12 + 12 + 8.
     const int64_t tiles = (x.rows + kRows - 1) / kRows;
     const int64_t parts = (layout.groups + kChunkGroups - 1) / kChunkGroups;
     Chunk chunks[P];
-    Outputs<P> out{y, y_stride, {}};
+    Outputs<P> out{nullptr, y_stride, {}};
     for (int p = 0; p < P; ++p) out.masks[p] = lane_mask(w, panel + p);
     for (int64_t part = 0; part < parts; ++part) {
         const int64_t begin = layout.groups * part / parts;
@@ -261,9 +262,9 @@ void many_rows(const PackedMatrix& w, const PanelLayout& layout, const Activatio
                int64_t y_stride, int64_t panel_begin, int64_t panel_end) {
     int64_t panel = panel_begin;
     for (; x.rows >= kWorthPairs && panel + kPanels <= panel_end; panel += kPanels) {
-        many_rows<F, kPanels>(w, layout, x, y, y_stride, panel);
+        sweep<F, kPanels>(w, layout, x, y, y_stride, panel);
     }
-    for (; panel < panel_end; ++panel) many_rows<F, 1>(w, layout, x, y, y_stride, panel);
+    for (; panel < panel_end; ++panel) sweep<F, 1>(w, layout, x, y, y_stride, panel);
 }
 
 template <WeightFormat F>

@@ -45,12 +45,13 @@ def gptq(
     num_inputs = weight.shape[1]
     diagonal = np.diag(hessian).copy()
     dead = diagonal == 0  # inputs that never fire: their weights do nothing
-    scales, zeros = choose_scales(np.where(dead, 0, weight).astype(np.float32), grid, diagonal.astype(np.float32))
+    weight = np.where(dead, 0, weight).astype(np.float32)
+    scales, zeros = choose_scales(weight, grid, diagonal.astype(np.float32))
     order = np.argsort(-diagonal, kind="stable") if act_order else np.arange(num_inputs)
     upper = _inverse_factor(hessian, order, damping, shrinkage)
     size = grid.group or num_inputs
     # Inputs along the rows from here on, so that what is rounded together lies together.
-    left = np.ascontiguousarray(np.where(dead, 0, weight).astype(np.float32).T[order])
+    left = np.ascontiguousarray(weight.T[order])
     steps, middles = np.ascontiguousarray(scales.T), np.ascontiguousarray(zeros.T).astype(np.float32)
     inverses = np.where(steps == 0, 0, 1 / np.where(steps == 0, 1, steps))
     codes = np.empty(left.shape, np.uint8)
