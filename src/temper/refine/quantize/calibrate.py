@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import blas
 
 from temper.errors import Invalid
 from temper.refine.quantize.awq import Inputs
@@ -133,25 +132,25 @@ class _Taking:
 
 class _Moments:
     def __init__(self, width: int) -> None:
-        self._second = np.zeros((width, width), order="F")  # its lower half
-        self._magnitude = np.zeros(width)
+        self._second = torch.zeros(width, width, dtype=torch.float64)
+        self._magnitude = torch.zeros(width, dtype=torch.float64)
         self._count = 0
         self._windows: list[float] = []  # what each has off the diagonal, squared
 
     def take(self, given: Any) -> None:
-        rows = given.reshape(-1, given.shape[-1]).double().numpy()
+        rows = given.reshape(-1, given.shape[-1]).float()
         self._windows.append(_off_diagonal(rows))
-        self._second = blas.dsyrk(1.0, rows.T, beta=1.0, c=self._second, lower=True, overwrite_c=True)
-        self._magnitude += np.abs(rows).sum(axis=0)
-        self._count += len(rows)
+        self._second += rows.T @ rows
+        self._magnitude += rows.abs().sum(dim=0)
+        self._count += rows.shape[0]
 
     def inputs(self, name: str) -> Inputs:
-        second = np.tril(self._second) / self._count
-        second += np.tril(second, -1).T
+        second = (self._second / self._count).numpy()
         if not np.isfinite(second).all():
             raise Invalid(f"the inputs of '{name}' must be finite while it reads calibration text, but are not",
                           hint="the checkpoint is damaged, or the text is none of its language")  # fmt: skip
-        return Inputs(second, (self._magnitude / self._count).astype(np.float32), self._chance(second))
+        magnitude = (self._magnitude / self._count).numpy().astype(np.float32)
+        return Inputs(second, magnitude, self._chance(second))
 
     def _chance(self, second: NDArray[np.float64]) -> float:
         """How far moments off the diagonal are to be shrunk, for the least mean squared error.
@@ -168,8 +167,8 @@ class _Moments:
         return min(max(variance / whole, 0.0), 1.0)
 
 
-def _off_diagonal(rows: NDArray[np.float64]) -> float:
+def _off_diagonal(rows: Any) -> float:
     """The squares of the second moments of `rows` [T, K] off their diagonal, summed; by way of [T, T]."""
-    products = rows @ rows.T
-    diagonal = np.square(rows).sum(axis=0)
-    return float(np.vdot(products, products) - np.vdot(diagonal, diagonal)) / len(rows) ** 2
+    products = (rows @ rows.T).double()
+    diagonal = rows.double().square().sum(dim=0)
+    return float(products.square().sum() - diagonal.square().sum()) / len(rows) ** 2
