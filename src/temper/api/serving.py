@@ -21,6 +21,7 @@ from temper.api.running import build, fetch_all
 from temper.api.spans import exported
 from temper.api.store import store_exists, store_url
 from temper.api.versions import manifests
+from temper.engines import ahead
 from temper.errors import Invalid, TemperError
 from temper.profile.schema import Profile
 
@@ -85,6 +86,7 @@ def serve(
 
     root = Swappable(chosen, Shared(build(chosen, here)).lend(), make)
     root.prepare()  # workers load their models while the server's modules are imported
+    ahead.give_up()
     gc.disable()  # what imports make is no garbage
     from temper import server
     from temper.dashboard.router import OPEN_PATHS, create_router

@@ -71,11 +71,15 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click's, but an unknown command names the nearest."""
+        """Like click's, but an unknown command names the nearest, and what a command is sure to need begins now."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
             raise click.UsageError(f"there is no command '{args[0]}'; {hint}", ctx)
+        if args[:1] == ["serve"] and not ctx.resilient_parsing and not {"-h", "--help"}.intersection(args):
+            from temper import api
+
+            api.begin()  # it imports while we do
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,6 +15,7 @@ from typing import cast
 
 from temper.engines.base import Engine
 from temper.engines.context import Context as Context
+from temper.engines.native import OPENER
 from temper.errors import ProfileError
 from temper.profile.schema import NativeEngine, Profile, Section
 
@@ -33,10 +34,6 @@ BUILT_IN: Mapping[str, str] = {
     "cascade": "temper.engines.combine.cascade:CascadeEngine",
     "cached": "temper.engines.combine.cached:CachedEngine",
 }
-
-NATIVE_IN_PROCESS = "temper.engines.native.load:load_engine"
-"""The native engine without a worker: the SDK's and the tests' way."""
-
 
 Builder = Callable[[Section, Context], Engine]
 """Makes an engine from its section of the profile. It is not started yet."""
@@ -61,7 +58,7 @@ def build_section(section: Section, context: Context) -> Engine:
     """The engine of one section; combinators build their children with it."""
     kind: str = getattr(section, "kind", "")
     if isinstance(section, NativeEngine) and section.in_process:
-        return _load(kind, NATIVE_IN_PROCESS)(section, context)
+        return _load(kind, OPENER)(section, context)  # the SDK's and the tests' way
     table = BUILT_IN if kind in BUILT_IN else kinds()
     if kind not in table:
         near = difflib.get_close_matches(kind, table, n=1)

@@ -17,11 +17,11 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from temper.engines.base import Capabilities, Engine, Health, Stats
-from temper.engines.native import wire
+from temper.engines.native import OPENER, wire
 from temper.engines.native.admission import Admission, Ticket
 from temper.engines.native.hot import change_adapters
 from temper.engines.native.plain import values_of
-from temper.engines.native.spawn import WorkerProcess
+from temper.engines.native.spawn import WorkerProcess, worker
 from temper.errors import DeadlineExceeded, Draining, EngineDied, EngineFailure, TemperError
 from temper.profile.schema import NativeEngine as NativeSection
 from temper.profile.schema import Profile
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from temper.engines.tracing import EngineTrace
 
 _log = logging.getLogger(__name__)
-OPENER = "temper.engines.native.load:load_engine"
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 30.0
 _BEAT_TIMEOUT_S = 5.0
 _STOP_GRACE_S = 10.0
@@ -293,10 +292,12 @@ class WorkerEngine(Engine):
         self._why = "the worker is loading its model"
         # The first worker must have them all. A later one may do without one whose folder is gone.
         self._opened_with = dict(self._section.adapters) if is_first else {}
-        return WorkerProcess((
+        process = worker(self._opener)
+        process.open((
             "open", values_of(self._section) | {"adapters": self._opened_with}, str(context.cache_dir),
-            str(context.home), context.hub_endpoint, self._opener, {} if is_first else self._adapters,
+            str(context.home), context.hub_endpoint, {} if is_first else self._adapters,
         ))  # fmt: skip
+        return process
 
     async def _connect(self) -> asyncio.StreamReader:
         assert self._process is not None

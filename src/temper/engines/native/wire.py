@@ -6,7 +6,7 @@ messages; `worker.py` and `remote.py` agree on those:
 
 | from parent | | from worker | |
 |---|---|---|---|
-| `open` | section JSON, cache dir, home, hub endpoint, opener, adapters | `ready`, `can` | capabilities |
+| `open` | section JSON, cache dir, home, hub endpoint, adapters | `ready`, `can` | capabilities |
 | `generate` | id, request | `events` | ((id, events), …): one frame a step |
 | `cancel` | id | `refused` | id, error |
 | `call` | id, method, args, kwargs | `result` / `raised` | id, value / id, error |

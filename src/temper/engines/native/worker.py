@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -50,7 +51,8 @@ _CHANGING = frozenset({"apply", "load_adapter", "unload_adapter"})
 class Worker:
     """Serves one engine to one parent."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, opener: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._opener = opener
         self._reader = reader
         self._writer = writer
         self._jobs: dict[int, Job] = {}
@@ -63,9 +65,10 @@ class Worker:
         opened = await wire.read(self._reader)
         if opened is None:
             return
-        _, section, cache_dir, home, hub_endpoint, opener, adapters = opened
+        _, section, cache_dir, home, hub_endpoint, adapters = opened
         try:
-            self._engine = engine = _open(section, Context(Path(cache_dir), Path(home), hub_endpoint), opener)
+            context = Context(Path(cache_dir), Path(home), hub_endpoint)
+            self._engine = engine = _opener(self._opener)(section_of(section), context)
             await engine.start()
             await self._load_again(adapters)
             gc.freeze()  # the model and all modules stay: later searches for garbage pass them by
@@ -172,10 +175,11 @@ class Worker:
         task.add_done_callback(self._background.discard)
 
 
-def _open(section: dict[str, Any], context: Context, opener: str) -> NativeEngine:
-    module, _, name = opener.partition(":")
-    load: Callable[[NativeSection, Context], NativeEngine] = getattr(import_module(module), name)
-    return load(section_of(section), context)
+def _opener(name: str) -> Callable[[NativeSection, Context], NativeEngine]:
+    """What makes the engine of a section, not started."""
+    module, _, function = name.partition(":")
+    found: Callable[[NativeSection, Context], NativeEngine] = getattr(import_module(module), function)
+    return found
 
 
 def _as_temper_error(error: Exception) -> TemperError:
@@ -192,9 +196,9 @@ def _die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
-async def _serve(fd: int) -> None:
+async def _serve(fd: int, opener: str) -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
-    await Worker(reader, writer).run()
+    await Worker(opener, reader, writer).run()
 
 
 def main() -> None:
@@ -202,6 +206,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--fd", type=int, required=True)
     arguments.add_argument("--parent", type=int, required=True)
+    arguments.add_argument("--opener", required=True, help='"module:callable" that makes the engine')
     chosen = arguments.parse_args()
     _die_with_parent(chosen.parent)
     # The parent decides how things end: a Ctrl-C in the terminal reaches us too, and it wants to drain.
@@ -211,7 +216,9 @@ def main() -> None:
     # The step thread waits at most this long while the event loop hands out the step before.
     sys.setswitchinterval(0.0005)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(chosen.fd))
+    with contextlib.suppress(ImportError):  # told where the engine is opened
+        _opener(chosen.opener)  # imported before we know what to open, maybe before our parent does
+    asyncio.run(_serve(chosen.fd, chosen.opener))
     # Nothing is left to save, and a step may still be running: do not wait for its thread.
     logging.shutdown()
     os._exit(0)

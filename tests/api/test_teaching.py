@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from temper import api
-from temper.api.courses import read_course
+from temper.api.teaching import read_course
 from temper.errors import Invalid, NotFound
 from temper.models.checkpoint import open_checkpoint
 from temper.refine.courses import course_names, course_text
