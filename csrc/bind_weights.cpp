@@ -3,6 +3,7 @@
 #include "bind_weights.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <time.h>
@@ -73,6 +74,18 @@ bool in_bf16(const PackedMatrix& w, const std::string& arithmetic) {
     return w.in_tiles || (arithmetic == "bf16" && !is_float(w.format));
 }
 
+constexpr const char* kFormatNames[kNumFormats] = {"f32", "f16", "bf16", "q8",  "q4", "q4m",
+                                                   "q5",  "q5m", "q4k",  "q5k", "q6k"};
+constexpr const char* kSweepNames[kSweeps] = {"direct", "panel", "pair"};
+
+// The sweep of that name; what the set takes by itself for so many rows where it is "auto".
+Sweep sweep_named(const std::string& name, const KernelSet& kernels, int64_t num_rows) {
+    if (name == "auto") return sweep_for(kernels.sweep_rows, num_rows);
+    for (size_t i = 0; i < kSweeps; ++i)
+        if (name == kSweepNames[i]) return static_cast<Sweep>(i);
+    throw nb::value_error(("a sweep is auto, direct, panel or pair; got '" + name + "'").c_str());
+}
+
 // Activations in all forms, so that any weight can read them.
 struct Activations {
     std::vector<ActivationGroup> groups;
@@ -99,22 +112,27 @@ void share_panels(int64_t panels, int threads, const Work& work) {
 }
 
 auto linear(const PackedWeight& weight, const Floats& x, const std::string& isa, int threads,
-            const std::string& arithmetic) {
+            const std::string& arithmetic, const std::string& sweep_name) {
     const KernelSet& kernels = require_kernel_set(isa);
     const PackedMatrix& w = weight.matrix();
     const auto num_rows = static_cast<int64_t>(x.shape(0));
     const auto k = static_cast<int64_t>(x.shape(1));
     require_width(w, k);
     if (threads < 1) throw nb::value_error("threads must be at least 1");
-    const auto product = in_bf16(w, arithmetic) ? kernels.linear_bf16 : kernels.linear;
+    const bool bf16 = in_bf16(w, arithmetic);
+    const Sweep sweep = sweep_named(sweep_name, kernels, num_rows);
     auto y = new_array<float>({x.shape(0), static_cast<size_t>(w.n)});
     float* out = y.data();
     const float* in = x.data();
     {
         nb::gil_scoped_release release;
         const Activations activations(kernels, in, num_rows, k);
-        share_panels(w.panels(), threads,
-                     [&](int64_t begin, int64_t end) { product(w, activations.rows, out, w.n, begin, end); });
+        share_panels(w.panels(), threads, [&](int64_t begin, int64_t end) {
+            if (bf16)
+                kernels.linear_bf16(w, activations.rows, out, w.n, begin, end);
+            else
+                kernels.linear(w, activations.rows, out, w.n, begin, end, sweep);
+        });
     }
     return y;
 }
@@ -151,8 +169,10 @@ double seconds_now(int threads) {
 // threads meet after each weight, as they do in a step.
 std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights, int64_t num_rows,
                                 const std::string& isa, int threads, int repeats,
-                                const std::string& arithmetic) {
+                                const std::string& arithmetic, const std::string& sweep_name,
+                                int64_t most_bytes) {
     const KernelSet& kernels = require_kernel_set(isa);
+    const Sweep sweep = sweep_named(sweep_name, kernels, num_rows);
     if (threads < 1 || num_rows < 1) throw nb::value_error("threads and rows must be at least 1");
     for (const PackedWeight* weight : weights) in_bf16(weight->matrix(), arithmetic);
     nb::gil_scoped_release release;
@@ -185,6 +205,7 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
         for (int repeat = 0; repeat < repeats; ++repeat) {
             meet(target);
             const double begin = seconds_now(threads);
+            int64_t left = most_bytes;
             for (const PackedWeight* weight : weights) {
                 const PackedMatrix& w = weight->matrix();
                 const bool bf16 = in_bf16(w, arithmetic);
@@ -201,9 +222,16 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
                     meet(target);
                 }
                 const ActivationRows rows{num_rows, w.k, x.data(), w.k, groups.data(), tiles.data()};
-                (bf16 ? kernels.linear_bf16 : kernels.linear)(
-                    w, rows, y.data(), w.n, w.panels() * index / threads, w.panels() * (index + 1) / threads);
+                // The first panels alone where all of them are more than is asked for.
+                const int64_t panels = std::min(w.panels(), left / w.panel_bytes + 1);
+                left -= panels * w.panel_bytes;
+                const int64_t from = panels * index / threads, to = panels * (index + 1) / threads;
+                if (bf16)
+                    kernels.linear_bf16(w, rows, y.data(), w.n, from, to);
+                else
+                    kernels.linear(w, rows, y.data(), w.n, from, to, sweep);
                 meet(target);
+                if (left <= 0) break;
             }
             if (index == 0) seconds.push_back(seconds_now(threads) - begin);
         }
@@ -236,6 +264,9 @@ void bind_weights(nb::module_& m) {
         .def_prop_ro("n", [](const PackedWeight& w) { return w.matrix().n; })
         .def_prop_ro("k", [](const PackedWeight& w) { return w.matrix().k; })
         .def_prop_ro("num_bytes", &PackedWeight::bytes)
+        .def_prop_ro(
+            "format",
+            [](const PackedWeight& w) { return kFormatNames[static_cast<size_t>(w.matrix().format)]; })
         .def_prop_ro("quantized", [](const PackedWeight& w) { return !is_float(w.matrix().format); })
         .def_prop_ro("in_tiles", [](const PackedWeight& w) { return w.matrix().in_tiles; })
         .def(
@@ -276,12 +307,23 @@ void bind_weights(nb::module_& m) {
         },
         "Names of the kernel sets that run on this machine, widest first.");
     m.def("linear", &linear, "weight"_a, "x"_a, "isa"_a, "threads"_a = 1, "arithmetic"_a = "int8",
-          "x [rows, k] times the weight, float32 [rows, n].");
+          "sweep"_a = "auto", "x [rows, k] times the weight, float32 [rows, n].");
+    m.def(
+        "sweep_rows",
+        [](const std::string& isa) {
+            const int64_t* rows = require_kernel_set(isa).sweep_rows;
+            return std::pair<int64_t, int64_t>(rows[1], rows[2]);
+        },
+        "isa"_a,
+        "Rows from which on a kernel set takes sweeps of a panel and of a pair, NEVER where it has none.");
+    m.attr("NEVER") = kNoRows;
     m.def("quantize_activations", &quantize_activations, "x"_a, "isa"_a,
           "codes [rows, k'], scales and offsets [rows, k'/32], sums [rows, k'/32, 2]; k' = k padded to 32.");
     m.def("time_linear", &time_linear, "weights"_a, "rows"_a, "isa"_a, "threads"_a, "repeats"_a,
-          "arithmetic"_a = "int8",
-          "Seconds of each pass of `rows` rows through all weights; with one thread, of its own time.");
+          "arithmetic"_a = "int8", "sweep"_a = "auto", "most_bytes"_a = INT64_MAX,
+          "Seconds of each pass of `rows` rows through all weights, or through the first `most_bytes` of "
+          "them; with "
+          "one thread, of its own time.");
 }
 
 }  // namespace temper

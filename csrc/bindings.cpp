@@ -57,13 +57,16 @@ nb::ndarray<nb::numpy, Value> array_of(std::vector<size_t> shape, Value*& data) 
     return nb::ndarray<nb::numpy, Value>(data, shape.size(), shape.data(), owner);
 }
 
+constexpr int kMostCpus = 1024;  // what a cpu_set_t holds
+
 // An executor and the sampler on its logits. Keeps the Python objects that own its weights.
 class NativeExecutor {
   public:
     NativeExecutor(const ExecutorSizes& sizes, std::vector<int64_t> widths, std::vector<OpSpec> ops,
-                   const std::string& isa, int threads, nb::object weights)
+                   const std::string& isa, int threads, std::vector<int> cpus, nb::object weights)
         : weights_(std::move(weights)),
-          executor_(sizes, std::move(widths), std::move(ops), kernels_named(isa), require_threads(threads)),
+          executor_(sizes, std::move(widths), std::move(ops), kernels_named(isa), require_threads(threads),
+                    require_cpus(std::move(cpus))),
           sampler_(executor_.kernels(), executor_.pool(), executor_.vocab_size()) {}
 
     void forward(const Ids& tokens, const Ids& positions, const Ids& q_starts, const Ids& context_lens,
@@ -191,6 +194,13 @@ class NativeExecutor {
         return threads;
     }
 
+    static std::vector<int> require_cpus(std::vector<int> cpus) {
+        for (const int cpu : cpus)
+            if (cpu < 0 || cpu >= kMostCpus)
+                reject("cpus must be in [0, " + std::to_string(kMostCpus) + "); got " + std::to_string(cpu));
+        return cpus;
+    }
+
     nb::object weights_;
     std::vector<nb::object> adapter_weights_;  // by slot
     Executor executor_;
@@ -273,14 +283,16 @@ void bind_executor(nb::module_& m) {
             [](NativeExecutor* self, int64_t num_layers, int64_t kv_width, int64_t num_blocks,
                int64_t block_tokens, bool half, int64_t max_step_tokens, int64_t max_logit_rows,
                std::vector<int64_t> buffer_widths, std::vector<OpSpec> ops, const std::string& isa,
-               int threads, nb::object weights) {
+               int threads, std::vector<int> cpus, nb::object weights) {
                 new (self) NativeExecutor(
                     {num_layers, kv_width, num_blocks, block_tokens, half, max_step_tokens, max_logit_rows},
-                    std::move(buffer_widths), std::move(ops), isa, threads, std::move(weights));
+                    std::move(buffer_widths), std::move(ops), isa, threads, std::move(cpus),
+                    std::move(weights));
             },
             nb::kw_only(), "num_layers"_a, "kv_width"_a, "num_blocks"_a, "block_tokens"_a, "half"_a,
             "max_step_tokens"_a, "max_logit_rows"_a, "buffer_widths"_a, "ops"_a, "isa"_a, "threads"_a,
-            "weights"_a, "`weights` is kept alive as long as the executor: the owner of the ops' matrices.")
+            "cpus"_a, "weights"_a,
+            "`weights` is kept alive as long as the executor: the owner of the ops' matrices.")
         .def_prop_ro("vocab_size", [](NativeExecutor& e) { return e.executor().vocab_size(); })
         .def_prop_ro("kv_block_bytes", [](NativeExecutor& e) { return e.executor().kv_block_bytes(); })
         .def_prop_ro("isa", [](NativeExecutor& e) { return std::string(e.executor().kernels().name); })
@@ -291,6 +303,14 @@ void bind_executor(nb::module_& m) {
             "attach_adapter", &NativeExecutor::attach_adapter, "parts"_a, "weights"_a,
             "Returns a slot. `weights` is kept alive until it is detached: the owner of the parts' matrices.")
         .def("detach_adapter", &NativeExecutor::detach_adapter, "slot"_a)
+        .def(
+            "set_sweeps",
+            [](NativeExecutor& e, const PackedWeight& like, int64_t panel_from, int64_t pair_from) {
+                e.executor().set_sweeps(like.matrix().format, panel_from, pair_from);
+            },
+            "like"_a, "panel_from"_a, "pair_from"_a,
+            "Rows from which on products with matrices in the format of `like` are swept by panels, and by "
+            "pairs.")
         .def("logits", &NativeExecutor::logits)
         .def(
             "open_slot",

@@ -40,6 +40,14 @@ def test_the_tightest_group_above_us_binds_v2(root):
     assert machine.usable_cores(root) == 0.25
 
 
+def test_two_threads_of_a_core_are_one_core(root, monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {1, 2, 5, 6, 7})
+    assert machine.physical_cpus(root) == (1, 2, 5, 6, 7)
+    for cpu, siblings in {1: "1,5", 5: "1,5", 2: "2,6", 6: "2,6", 7: "3,7"}.items():
+        write(root, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", siblings + "\n")
+    assert machine.physical_cpus(root) == (1, 2, 7)
+
+
 def test_cgroup_v1(root):
     write(root, "proc/self/cgroup", "4:memory:/job\n1:cpu,cpuacct:/job\n0::/\n")
     write(root, "sys/fs/cgroup/memory/job/memory.limit_in_bytes", "3000000\n")

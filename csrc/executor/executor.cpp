@@ -23,17 +23,18 @@ std::string outside(const char* what, int64_t value, int64_t bound) {
 }  // namespace
 
 Executor::Executor(const ExecutorSizes& sizes, std::vector<int64_t> buffer_widths, std::vector<OpSpec> ops,
-                   const KernelSet& kernels, int threads)
+                   const KernelSet& kernels, int threads, std::vector<int> cpus)
     : sizes_(sizes),
       widths_(std::move(buffer_widths)),
       ops_(std::move(ops)),
       kernels_(kernels),
-      pool_(threads),
+      pool_(threads, std::move(cpus)),
       cache_(sizes.num_layers, sizes.num_blocks, sizes.block_tokens, sizes.kv_width, sizes.half),
       logits_buffer_(static_cast<int32_t>(widths_.size()) - 1),
       adapters_(static_cast<int64_t>(ops_.size()), std::max(sizes.max_step_tokens, sizes.max_logit_rows),
                 lora_kernels(kernels)) {
     check_program();
+    for (SweepRows& rows : sweep_rows_) std::copy_n(kernels_.sweep_rows, kSweeps, rows);
     vocab_size_ = widths_.back();
     for (int64_t& width : widths_) {
         const bool is_logits = &width == &widths_.back();
@@ -77,6 +78,12 @@ Executor::Executor(const ExecutorSizes& sizes, std::vector<int64_t> buffer_width
 }
 
 Executor::~Executor() = default;
+
+void Executor::set_sweeps(WeightFormat format, int64_t panel_from, int64_t pair_from) {
+    int64_t* rows = sweep_rows_[static_cast<size_t>(format)];
+    rows[static_cast<size_t>(Sweep::panel)] = panel_from;
+    rows[static_cast<size_t>(Sweep::pair)] = pair_from;
+}
 
 // -- what is refused -------------------------------------------------------------------------------
 
@@ -254,6 +261,7 @@ void Executor::check_batch(const StepBatch& batch) const {
 
 void Executor::forward(const StepBatch& batch) {
     check_batch(batch);
+    pool_.settle_caller();
     extend_rope_tables(batch);
     num_logit_rows_ = batch.num_logit_rows;
     adapters_.begin(batch);

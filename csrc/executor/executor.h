@@ -40,9 +40,10 @@ struct OpTime {
 
 class Executor {
   public:
-    // Throws std::invalid_argument where the program does not fit its sizes or weights.
+    // `cpus` as a ThreadPool takes them. Throws std::invalid_argument where the program does not fit its
+    // sizes or weights.
     Executor(const ExecutorSizes& sizes, std::vector<int64_t> buffer_widths, std::vector<OpSpec> ops,
-             const KernelSet& kernels, int threads);
+             const KernelSet& kernels, int threads, std::vector<int> cpus);
     ~Executor();
 
     // Throws std::invalid_argument, before anything is written, where the batch breaks a rule.
@@ -68,6 +69,9 @@ class Executor {
         return adapters_.attach(ops_, std::move(parts));
     }
     void detach_adapter(int64_t slot) { adapters_.detach(slot); }
+
+    // Rows from which on a product in this format is swept so; until then, the kernel set's own.
+    void set_sweeps(WeightFormat format, int64_t panel_from, int64_t pair_from);
 
     // Off at first. One branch an op while it is off; two looks at the clock while it is on, and two for
     // each item of attention.
@@ -107,6 +111,9 @@ class Executor {
     void attention_item(const AttentionWork& work, int64_t item, int worker);
     void top_alone();
     int64_t max_chunks(int64_t num_rows) const { return (num_rows < 4 ? 4 : 8) * pool_.threads(); }
+    Sweep sweep_of(WeightFormat format, int64_t num_rows) const {
+        return sweep_for(sweep_rows_[static_cast<size_t>(format)], num_rows);
+    }
     int64_t max_parts() const { return static_cast<int64_t>(edges_.size()) - 1; }
     template <class Work>
     void for_rows(int64_t num_rows, int64_t row_cost, const Work& work);
@@ -115,6 +122,7 @@ class Executor {
     std::vector<int64_t> widths_;
     std::vector<OpSpec> ops_;
     const KernelSet& kernels_;
+    SweepRows sweep_rows_[kNumFormats];
     ThreadPool pool_;
     KvPool cache_;
     std::vector<LazyMemory> buffers_;

@@ -82,18 +82,19 @@ void Executor::run_panels(const OpSpec& op, const PackedMatrix& w, const Activat
     }
     const int64_t digits = op.digits;
     if (digits == 1 || is_float(w.format)) {
-        kernels_.linear(w, x, y, stride, from, to);
+        kernels_.linear(w, x, y, stride, from, to, sweep_of(w.format, x.rows));
         return;
     }
     constexpr int64_t kWidth = kDigitPanels * kLanes;
     auto* both = digit_products_[static_cast<size_t>(worker)].as<float>();
     ActivationRows digit_rows = x;
     digit_rows.rows = digits * x.rows;
+    const Sweep sweep = sweep_of(w.format, digit_rows.rows);
     for (int64_t panel = from; panel < to; panel += kDigitPanels) {
         const int64_t count = std::min(kDigitPanels, to - panel);
         const int64_t outputs = std::min(count * kLanes, w.n - panel * kLanes);
         const PackedMatrix part{w.format, false, outputs, w.k, w.panel_bytes, w.data + panel * w.panel_bytes};
-        kernels_.linear(part, digit_rows, both, kWidth, 0, count);
+        kernels_.linear(part, digit_rows, both, kWidth, 0, count, sweep);
         for (int64_t r = 0; r < x.rows; ++r)
             kernels_.add(both + r * kWidth, both + (x.rows + r) * kWidth, outputs,
                          y + r * stride + panel * kLanes);

@@ -37,7 +37,28 @@ enum class WeightFormat : int32_t {
     q6k,  // 6 bit, zero point 32, groups of 16 with int8 scales under one f16 per 256: Q6_K
 };
 
+constexpr size_t kNumFormats = static_cast<size_t>(WeightFormat::q6k) + 1;
+
 static inline constexpr bool is_float(WeightFormat format) { return format <= WeightFormat::bf16; }
+
+// Ways through a product of quantized weights. All give the same bits; which is the fastest depends on the
+// number of rows, the format and the CPU.
+enum class Sweep : int32_t {
+    direct,  // codes are widened in registers and used at once: the weights stream through
+    panel,   // a chunk of a panel is widened into L1 once, then tiles of rows sweep over it
+    pair,    // likewise of two panels at a time, with half as many rows in a tile
+};
+constexpr size_t kSweeps = 3;
+constexpr int64_t kNoRows = INT64_MAX;
+
+// Rows from which on each sweep is taken; kNoRows: not at all. A later one that is reached wins.
+using SweepRows = int64_t[kSweeps];
+
+static inline constexpr Sweep sweep_for(const int64_t* from, int64_t rows) {
+    size_t sweep = kSweeps - 1;
+    while (sweep > 0 && rows < from[sweep]) --sweep;
+    return static_cast<Sweep>(sweep);
+}
 
 // A weight matrix packed once at load in the order in which the kernels read it: panels of 16 outputs
 // (the lanes), inside a panel group after group along k. n is padded to 16 with zeros. panel.h says
@@ -127,8 +148,11 @@ struct KernelSet {
     void (*quantize_rows)(const float* x, int64_t x_stride, int64_t rows, int64_t k, ActivationGroup* out);
     // y[r * y_stride + i] = row r . weight row i, for all rows and the outputs i of panels
     // [panel_begin, panel_end). Never writes past y[... + n - 1]. Threads split the panels between them.
+    // Float weights and sweeps that a set has not (kNoRows in `sweep_rows`) go the way that is there.
     void (*linear)(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                   int64_t panel_begin, int64_t panel_end);
+                   int64_t panel_begin, int64_t panel_end, Sweep sweep);
+    // Where the machine was not asked (kernels/sweeps.py).
+    const int64_t* sweep_rows;  // SweepRows
 
     // --- linear_bf16.h ------------------------------------------------------------------------------
     void (*pack_bf16)(const float* x, int64_t x_stride, int64_t first, int64_t rows, int64_t k,

@@ -24,6 +24,7 @@ namespace temper::TEMPER_ISA {
 
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, ActivationGroup* out);
 void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
-            int64_t panel_end);
+            int64_t panel_end, Sweep sweep);
+extern const SweepRows sweep_rows;
 
 }  // namespace temper::TEMPER_ISA

@@ -90,6 +90,19 @@ def usable_cores(root: Path = Path("/")) -> float:
     return max(cores, 0.01)
 
 
+def physical_cpus(root: Path = Path("/")) -> tuple[int, ...]:
+    """One CPU of each physical core that this process may use, ascending; all CPUs where the topology is not told."""
+    try:
+        ours = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        ours = list(range(os.cpu_count() or 1))
+    found: dict[str, int] = {}
+    for cpu in ours:
+        siblings = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        found.setdefault(siblings or f"cpu {cpu}", cpu)
+    return tuple(sorted(found.values()))
+
+
 def _meminfo(root: Path) -> dict[str, int]:
     """`/proc/meminfo` in bytes."""
     found: dict[str, int] = {}

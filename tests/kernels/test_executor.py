@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 
@@ -211,3 +212,38 @@ def test_slots_and_arrays_are_checked() -> None:
     executor.close_slot(slot)
     with pytest.raises(ValueError, match="not open"):
         executor.close_slot(slot)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no threads")
+def test_pinned_threads_stay_where_they_are_put():
+    cpu = min(os.sched_getaffinity(0))
+    found: list[set[int]] = []
+
+    def step() -> None:
+        executor = load_executor(program(Shape()), tensors(Shape()), spec(Shape()), threads=2, cpus=[cpu, cpu])
+        executor.forward(STEP)
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join()
+    assert found == [{cpu}]
+    assert os.sched_getaffinity(0) != {cpu} or os.cpu_count() == 1
+
+
+def test_a_cpu_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="cpus must be in"):
+        load_executor(program(Shape()), tensors(Shape()), spec(Shape()), cpus=[-1])
+
+
+def test_measured_sweeps_change_no_bit(tmp_path):
+    shape = Shape(hidden=96, mlp=160, head_dim=32)
+    usual, asked = (
+        load_executor(program(shape), tensors(shape), spec(shape), precision="int8", sweeps_folder=folder)
+        for folder in (None, tmp_path)
+    )
+    for executor in (usual, asked):
+        executor.forward(STEP)
+    assert usual.sweeps == {}
+    assert set(asked.sweeps) == {"q8"}
+    np.testing.assert_array_equal(usual.logits(), asked.logits())

@@ -23,7 +23,6 @@ namespace {
 
 constexpr int kFloatRows = 4;  // of a tile of float weights
 constexpr int kAhead = 16384;  // bytes; the next panels follow in memory, past the end is harmless
-constexpr int kFewRows = 16;   // above it widening once is worth a store and a load
 // A chunk of a panel with its codes widened (5 or 10 KiB) stays in L1 beside what a block of rows has for
 // the same inputs (23 KiB at most).
 constexpr int kChunkGroups = 10;
@@ -227,10 +226,13 @@ struct Chunk {
 template <WeightFormat F>
 void widen(const uint8_t* panel, const PanelLayout& layout, int64_t begin, int64_t count, Chunk<F>& chunk) {
     constexpr int kBits = traits_of(F).bits;
+    constexpr int64_t kStep = bytes_per_group(traits_of(F));
     for (int64_t g = 0; g < count; ++g) {
         const uint8_t* group = panel + (begin + g) * layout.group_bytes;
         // The same chunk of the next panel, while this one is multiplied.
-        for (int i = 0; i < kBits; ++i) _mm_prefetch(group + layout.bytes + 64 * i, _MM_HINT_T1);
+        for (int64_t i = 0; i < kStep; i += 64) {
+            _mm_prefetch(panel + layout.bytes + (begin + g) * kStep + i, _MM_HINT_T1);
+        }
         for (int h = 0; h < 2; ++h) {
             for (int j = 0; j < 8; ++j) {
                 if constexpr (kBits == 8) {
@@ -314,9 +316,15 @@ void many_rows(const PackedMatrix& w, const PanelLayout& layout, const Activatio
 
 template <WeightFormat F>
 void linear_quantized(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                      int64_t panel_begin, int64_t panel_end) {
+                      int64_t panel_begin, int64_t panel_end, Sweep sweep) {
     const PanelLayout layout = panel_layout(F, w.k);
-    (x.rows <= kFewRows ? few_rows<F> : many_rows<F>)(w, layout, x, y, y_stride, panel_begin, panel_end);
+    (sweep == Sweep::direct ? few_rows<F> : many_rows<F>)(w, layout, x, y, y_stride, panel_begin, panel_end);
+}
+
+inline int32_t sum_of(__m256i v) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
 template <WeightFormat F>
@@ -396,18 +404,20 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
             const float top = _mm_cvtss_f32(fold);
             const float scale = top < 0x1p-100f ? 0.0f : top / 127.0f;
             const __m256 inverse = _mm256_set1_ps(scale == 0.0f ? 0.0f : 1.0f / scale);
-            int32_t low = 0;
-            int32_t high = 0;
+            __m256i codes[4];
             for (int i = 0; i < 4; ++i) {
-                const __m256 rounded = _mm256_round_ps(_mm256_mul_ps(parts[i], inverse),
-                                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-                alignas(32) int32_t codes[8];
-                _mm256_store_si256(reinterpret_cast<__m256i*>(codes), _mm256_cvtps_epi32(rounded));
-                for (int j = 0; j < 8; ++j) {
-                    out->codes[8 * i + j] = static_cast<int8_t>(codes[j]);
-                    (i < 2 ? low : high) += codes[j];
-                }
+                codes[i] = _mm256_cvtps_epi32(_mm256_round_ps(_mm256_mul_ps(parts[i], inverse),
+                                                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
             }
+            // Packing goes by halves of a register: words 0 4 1 5 | 2 6 3 7 of four codes each are put in
+            // order.
+            const __m256i packed =
+                _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(codes[0], codes[1]),
+                                                               _mm256_packs_epi32(codes[2], codes[3])),
+                                            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->codes), packed);
+            const int32_t low = sum_of(_mm256_add_epi32(codes[0], codes[1]));
+            const int32_t high = sum_of(_mm256_add_epi32(codes[2], codes[3]));
             out->scale = scale;
             out->offset = scale * static_cast<float>(low + high);
             out->neg_sum = -(low + high);
@@ -416,13 +426,15 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
     }
 }
 
+constexpr SweepRows sweep_rows{0, 17, kNoRows};
+
 void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
-            int64_t panel_end) {
+            int64_t panel_end, Sweep sweep) {
     with_format(w.format, [&](auto format) {
         if constexpr (is_float(format())) {
             linear_float<format()>(w, x, y, y_stride, panel_begin, panel_end);
         } else {
-            linear_quantized<format()>(w, x, y, y_stride, panel_begin, panel_end);
+            linear_quantized<format()>(w, x, y, y_stride, panel_begin, panel_end, sweep);
         }
     });
 }

@@ -29,8 +29,7 @@ namespace temper::TEMPER_ISA {
 namespace {
 
 constexpr int kAhead = 8192;      // bytes; the next panels follow in memory, past the end is harmless
-constexpr int kPanels = 2;        // that tiles take at a time
-constexpr int kWorthPairs = 64;   // rows: with fewer, tiles of two panels end too soon
+constexpr int kDirectRows = 8;    // of a tile whose codes are widened in registers
 constexpr int kChunkGroups = 18;  // 23 KiB of widened codes and scales of two panels, of 32 or 48 in L1
 
 __mmask16 lane_mask(const PackedMatrix& w, int64_t panel) {
@@ -227,8 +226,8 @@ void tile_of(int64_t rows, const Chunk* chunks, int64_t count, const ActivationG
 
 // All rows over the P panels from `panel` on.
 template <WeightFormat F, int P>
-void sweep(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
-           int64_t y_stride, int64_t panel) {
+void sweep_panels(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
+                  int64_t y_stride, int64_t panel) {
     constexpr Kind kKind = kind_of<F>;
     constexpr int kRows = tile_rows(kKind, P);
     // Tiles and chunks of even size: 32 rows as 10 + 11 + 11, not 12 + 12 + 8.
@@ -257,40 +256,29 @@ void sweep(const PackedMatrix& w, const PanelLayout& layout, const ActivationRow
     }
 }
 
-template <WeightFormat F>
-void many_rows(const PackedMatrix& w, const PanelLayout& layout, const ActivationRows& x, float* y,
-               int64_t y_stride, int64_t panel_begin, int64_t panel_end) {
-    int64_t panel = panel_begin;
-    for (; x.rows >= kWorthPairs && panel + kPanels <= panel_end; panel += kPanels) {
-        sweep<F, kPanels>(w, layout, x, y, y_stride, panel);
+// Rows in tiles of up to R; a panel is read again for each tile.
+template <WeightFormat F, int R>
+void direct_rows(int64_t rows, const PackedMatrix& w, const PanelLayout& layout, const ActivationGroup* x,
+                 float* y, int64_t y_stride, int64_t panel_begin, int64_t panel_end) {
+    for (; rows >= R; rows -= R, x += R * layout.groups, y += R * y_stride) {
+        few_rows<F, R>(w, layout, x, y, y_stride, panel_begin, panel_end);
     }
-    for (; panel < panel_end; ++panel) sweep<F, 1>(w, layout, x, y, y_stride, panel);
+    if constexpr (R > 1) direct_rows<F, R - 1>(rows, w, layout, x, y, y_stride, panel_begin, panel_end);
 }
 
 template <WeightFormat F>
 void linear_quantized(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                      int64_t panel_begin, int64_t panel_end) {
+                      int64_t panel_begin, int64_t panel_end, Sweep sweep) {
     const PanelLayout layout = panel_layout(F, w.k);
-    switch (x.rows) {
-        case 1:
-            return few_rows<F, 1>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 2:
-            return few_rows<F, 2>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 3:
-            return few_rows<F, 3>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 4:
-            return few_rows<F, 4>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 5:
-            return few_rows<F, 5>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 6:
-            return few_rows<F, 6>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 7:
-            return few_rows<F, 7>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        case 8:
-            return few_rows<F, 8>(w, layout, x.groups, y, y_stride, panel_begin, panel_end);
-        default:
-            return many_rows<F>(w, layout, x, y, y_stride, panel_begin, panel_end);
+    if (sweep == Sweep::direct) {
+        direct_rows<F, kDirectRows>(x.rows, w, layout, x.groups, y, y_stride, panel_begin, panel_end);
+        return;
     }
+    int64_t panel = panel_begin;
+    if (sweep == Sweep::pair) {
+        for (; panel + 2 <= panel_end; panel += 2) sweep_panels<F, 2>(w, layout, x, y, y_stride, panel);
+    }
+    for (; panel < panel_end; ++panel) sweep_panels<F, 1>(w, layout, x, y, y_stride, panel);
 }
 
 template <WeightFormat F>
@@ -389,13 +377,16 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
     }
 }
 
+// Pairs: with fewer rows, tiles of two panels end too soon.
+constexpr SweepRows sweep_rows{0, 9, 64};
+
 void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
-            int64_t panel_end) {
+            int64_t panel_end, Sweep sweep) {
     with_format(w.format, [&](auto format) {
         if constexpr (is_float(format())) {
             linear_float<format()>(w, x, y, y_stride, panel_begin, panel_end);
         } else {
-            linear_quantized<format()>(w, x, y, y_stride, panel_begin, panel_end);
+            linear_quantized<format()>(w, x, y, y_stride, panel_begin, panel_end, sweep);
         }
     });
 }

@@ -124,8 +124,10 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
     }
 }
 
+constexpr SweepRows sweep_rows{0, kNoRows, kNoRows};
+
 void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride, int64_t panel_begin,
-            int64_t panel_end) {
+            int64_t panel_end, Sweep) {
     for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
         if (is_float(w.format)) {
             linear_float(w, x, y, y_stride, panel);

@@ -6,13 +6,14 @@ It knows programs, tensors and specs. It knows no architecture, no profile and n
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from temper.kernels import _native
+from temper.kernels import _native, sweeps
 from temper.kernels.arithmetic import Arithmetic, TwoDigits, chosen, set_arithmetic
 from temper.kernels.executor import ExecutorSpec, Float32, Int32, OpTime, SamplerParams, StepBatch, TokenLogprobs
 from temper.kernels.fuse import LINEAR_KINDS, fuse, num_matrices
@@ -42,23 +43,32 @@ def load_executor(
     *,
     isa: str = "auto",
     threads: int = 1,
+    cpus: Sequence[int] = (),
     precision: Precision = "as-stored",
     arithmetic: Arithmetic = "auto",
     batch_invariant: bool = False,
     two_digits: TwoDigits = "none",
+    sweeps_folder: Path | None = None,
 ) -> NativeExecutor:
     """A native executor of the fused program.
 
     Each tensor is packed once, in the grid of `precision`, then its file pages are given back to the
-    system. `arithmetic` says what linear layers compute in; in int8 `two_digits` names those whose
-    activations are rounded less (`temper.kernels.arithmetic`). With `batch_invariant` no row depends on how many
-    there are in a step. Raises ValueError where the program, the tensors and the spec do not fit
-    each other or the machine lacks `isa`.
+    system. `cpus`: where each thread stays, the one that steps first; none: wherever the system puts them.
+    `arithmetic` says what linear layers compute in; in int8 `two_digits` names those whose activations are rounded
+    less (`temper.kernels.arithmetic`). With `batch_invariant` no row depends on how many there are in a step.
+    `sweeps_folder` remembers what was measured of this machine (`NativeExecutor.choose_sweeps`); without it, each
+    instruction set goes its usual ways. Raises ValueError where the program, the tensors and the spec do not fit each
+    other or the machine lacks `isa`.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     kinds = chosen(arithmetic, _isa(isa), batch_invariant)
     program = set_arithmetic(fuse(program, shapes), kinds, two_digits)
-    return NativeExecutor(program, tensors, spec, isa=isa, threads=threads, precision=precision, arithmetic=kinds)
+    executor = NativeExecutor(
+        program, tensors, spec, isa=isa, threads=threads, cpus=cpus, precision=precision, arithmetic=kinds
+    )
+    if sweeps_folder is not None:
+        executor.choose_sweeps(sweeps_folder)
+    return executor
 
 
 class NativeExecutor:
@@ -72,6 +82,7 @@ class NativeExecutor:
         *,
         isa: str = "auto",
         threads: int = 1,
+        cpus: Sequence[int] = (),
         precision: Precision = "as-stored",
         arithmetic: Literal["int8", "bf16", "mixed"] = "int8",
     ) -> None:
@@ -87,8 +98,9 @@ class NativeExecutor:
             num_layers=spec.num_layers, kv_width=spec.kv_width, num_blocks=spec.num_blocks,
             block_tokens=spec.block_tokens, half=spec.kv_dtype == "f16", max_step_tokens=spec.max_step_tokens,
             max_logit_rows=spec.max_logit_rows, buffer_widths=list(planned.buffer_widths), ops=ops,
-            isa=isa, threads=threads, weights=weights.packed,
+            isa=isa, threads=threads, cpus=list(cpus), weights=weights.packed,
         )  # fmt: skip
+        self._weights = weights.packed
         self.vocab_size: int = self._native.vocab_size
         self.num_blocks = spec.num_blocks
         self.block_tokens = spec.block_tokens
@@ -101,6 +113,15 @@ class NativeExecutor:
         """Threads that compute, the caller's included."""
         self.weight_bytes = sum(weight.num_bytes for weight in weights.packed.values())
         """Of packed weights."""
+        self.sweeps: dict[str, sweeps.Rows] = {}
+        """What was measured of the ways through a product, by weight format; see `sweeps`."""
+
+    def choose_sweeps(self, folder: Path) -> None:
+        """Take the ways through products that are the fastest here: as `folder` remembers them, else measured now."""
+        quantized = [weight for weight in self._weights.values() if weight.quantized]
+        self.sweeps = sweeps.fastest(quantized, self.isa, self.threads, folder)
+        for like in quantized:
+            self._native.set_sweeps(like, *self.sweeps[like.format])
 
     def forward(self, batch: StepBatch) -> None:
         """Run the program once; see `Executor`."""

@@ -46,7 +46,10 @@ class ComputeConfig(Section):
     """How the arithmetic is done."""
 
     threads: Annotated[int, Field(ge=1, le=1024), Tunable(1, 64, restart=True)] | Auto = "auto"
-    """`auto`: the cores this process may use."""
+    """`auto`: the cores this process may use, two hardware threads of one core counted once."""
+    pinned: Annotated[bool, Tunable(choices=(True, False), restart=True)] = False
+    """Each thread stays on a core of its own. Of no use where the machine is ours alone, and slower where another
+    program wants one of these cores: leave it off unless a measurement says otherwise."""
     isa: Literal["auto", "scalar", "avx2", "avx512", "amx"] = "auto"
     """Instruction set; `auto` takes the widest the CPU has."""
     precision: Annotated[

@@ -13,6 +13,7 @@ from temper.profile.schema import BatchingConfig, ComputeConfig, KvConfig, Nativ
 def _small_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "available_memory_bytes", lambda: 2 << 30)
     monkeypatch.setattr(machine, "usable_cores", lambda: 2.5)
+    monkeypatch.setattr(machine, "physical_cpus", lambda: (0, 2, 4))
 
 
 def found(section: NativeEngine, context: int = 8192, block_bytes: int = 1 << 20, weights: int = 1 << 28):
@@ -46,6 +47,15 @@ def test_what_is_said_is_taken():
     )
     resources = found(section)
     assert (resources.threads, resources.context_length, resources.num_blocks) == (7, 100, 12)
+
+
+def test_threads_have_a_core_each_or_stay_where_they_are_put(monkeypatch: pytest.MonkeyPatch):
+    assert found(NativeEngine()).cpus == ()
+    assert found(NativeEngine(compute=ComputeConfig(pinned=True))).cpus == (0, 2)
+    with pytest.raises(ProfileError, match="4 threads, 3 cores"):
+        found(NativeEngine(compute=ComputeConfig(pinned=True, threads=4)))
+    monkeypatch.setattr(machine, "physical_cpus", lambda: (0,))
+    assert found(NativeEngine()).threads == 1
 
 
 def test_what_cannot_be_is_refused():

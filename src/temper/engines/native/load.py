@@ -63,7 +63,7 @@ def open_model(section: NativeSection, *, context: Context, reference: bool = Fa
         kv_block_bytes=spec.kv_block_bytes,
         weight_bytes=weight_bytes,
     )
-    executor = _executor(section, checkpoint, spec, found, reference)
+    executor = _executor(section, checkpoint, spec, found, context.cache_dir, reference)
     checkpoint.release()
     return Model(
         name=model_name(section.checkpoint),
@@ -88,7 +88,9 @@ def open_model(section: NativeSection, *, context: Context, reference: bool = Fa
             "executor": "reference" if reference else "native",
             "isa": getattr(executor, "isa", "numpy"),
             "arithmetic": getattr(executor, "arithmetic", "f32"),
+            "sweeps": getattr(executor, "sweeps", {}),
             "threads": 1 if reference else found.threads,
+            "cpus": found.cpus,
             "num_blocks": found.num_blocks,
             "block_tokens": spec.block_tokens,
             "kv_dtype": spec.kv_dtype,
@@ -124,7 +126,12 @@ def read_for(config: ModelConfig, template: ChatTemplate, source: str, max_rank:
 
 
 def _executor(
-    section: NativeSection, checkpoint: Checkpoint, plan: ExecutorSpec, found: Resources, reference: bool
+    section: NativeSection,
+    checkpoint: Checkpoint,
+    plan: ExecutorSpec,
+    found: Resources,
+    cache_dir: Path,
+    reference: bool,
 ) -> Executor:
     spec = ExecutorSpec(
         num_layers=plan.num_layers,
@@ -148,10 +155,12 @@ def _executor(
             spec,
             isa=section.compute.isa,
             threads=found.threads,
+            cpus=found.cpus,
             precision=section.compute.precision,
             arithmetic=section.compute.arithmetic,
             batch_invariant=section.batching.batch_invariant,
             two_digits=section.compute.two_digits,
+            sweeps_folder=cache_dir / "sweeps",
         )
     except ValueError as error:
         raise ProfileError(f"the model cannot be loaded as the profile asks: {error}", hint="see compute") from error

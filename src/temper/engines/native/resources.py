@@ -29,6 +29,8 @@ class Resources:
     """What `auto` came to."""
 
     threads: int
+    cpus: tuple[int, ...]
+    """Where each thread stays; none: wherever the system puts them."""
     num_blocks: int
     context_length: int
     max_logit_rows: int
@@ -64,9 +66,18 @@ def resolve(section: PagedEngine, *, model_context: int, kv_block_bytes: int, we
         )
     if batching.context_length == "auto":
         context = min(context, num_blocks * kv.block_tokens)
-    threads = section.compute.threads
+    compute, cores = section.compute, machine.physical_cpus()
+    threads = max(1, min(int(machine.usable_cores()), len(cores))) if compute.threads == "auto" else compute.threads
+    pinned = getattr(compute, "pinned", False)
+    if pinned and threads > len(cores):
+        raise ProfileError(
+            f"compute.pinned gives each thread a core of its own: {threads} threads, {len(cores)} cores",
+            param="compute.threads",
+            hint="fewer threads, or pinned = false",
+        )
     return Resources(
-        threads=max(1, int(machine.usable_cores())) if threads == "auto" else threads,
+        threads=threads,
+        cpus=cores[:threads] if pinned else (),
         num_blocks=num_blocks,
         context_length=context,
         max_logit_rows=batching.max_sequences + _LOGIT_ROWS_BESIDE_DECODES,
