@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from temper.api.data import augment_data, clean_data, find_data_leaks, generate_data, split_data
     from temper.api.environment import Place, context, place
     from temper.api.evaluating import evaluate, evaluate_lm_eval, ratings
-    from temper.api.fleet import control, deployment_name, rollout, rollout_page, turn
+    from temper.api.fleet import control, rollout, rollout_page, turn
     from temper.api.measuring import bench
     from temper.api.model import Model, conversation
-    from temper.api.profiles import DEFAULT_PROFILE, ImportedCommand, import_command, profile
+    from temper.api.profiles import DEFAULT_PROFILE, ImportedCommand, deployment_name, import_command, profile
     from temper.api.refining import distill, export, merge, quantize, train
     from temper.api.running import build, fetch_all, load
     from temper.api.searching import search_training
@@ -56,10 +56,10 @@ _HOMES = {
     "data": ("augment_data", "clean_data", "find_data_leaks", "generate_data", "split_data"),
     "environment": ("Place", "context", "place"),
     "evaluating": ("evaluate", "evaluate_lm_eval", "ratings"),
-    "fleet": ("control", "deployment_name", "rollout", "rollout_page", "turn"),
+    "fleet": ("control", "rollout", "rollout_page", "turn"),
     "measuring": ("bench",),
     "model": ("Model", "conversation"),
-    "profiles": ("DEFAULT_PROFILE", "ImportedCommand", "import_command", "profile"),
+    "profiles": ("DEFAULT_PROFILE", "ImportedCommand", "deployment_name", "import_command", "profile"),
     "refining": ("distill", "export", "merge", "quantize", "train"),
     "running": ("build", "fetch_all", "load"),
     "searching": ("search_training",),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.api.environment import Place
-from temper.api.profiles import DEFAULT_PROFILE
 from temper.api.store import open_store
 from temper.api.tuning import tune
 from temper.api.versions import add_version
@@ -24,15 +22,6 @@ if TYPE_CHECKING:
     from temper.fleet.store import Store
     from temper.fleet.turns import Turn
     from temper.measure.workload.schema import Workload
-
-
-def deployment_name(named: str | Path | Profile) -> str:
-    """What the servers of a profile are called together when nobody says otherwise: after its name."""
-    if isinstance(named, Profile):
-        return DEFAULT_PROFILE
-    text = str(named)
-    words = Path(text).stem if text.endswith((".toml", ".gguf")) else text.rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-") or DEFAULT_PROFILE
 
 
 def rollout(

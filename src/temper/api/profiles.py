@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,3 +100,12 @@ def _catalogue() -> Sequence[str]:
     from temper.models.catalogue import CATALOGUE
 
     return tuple(CATALOGUE)
+
+
+def deployment_name(named: str | Path | Profile) -> str:
+    """What the servers of a profile are called together when nobody says otherwise: after its name."""
+    if isinstance(named, Profile):
+        return DEFAULT_PROFILE
+    text = str(named)
+    words = Path(text).stem if text.endswith((".toml", ".gguf")) else text.rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-") or DEFAULT_PROFILE

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from temper.api.checkpoints import Progress
 from temper.api.environment import Place, place
-from temper.api.fleet import deployment_name
-from temper.api.profiles import DEFAULT_PROFILE, profile
+from temper.api.profiles import DEFAULT_PROFILE, deployment_name, profile
 from temper.api.running import build, fetch_all
 from temper.api.spans import exported
 from temper.api.store import store_exists, store_url

@@ -1,7 +1,7 @@
 """The page of studies: a list, one study whole, and the same as one file.
 
-Reads the tuner's ledger and nothing else. The frame at `/studies` is open; what is in it comes from `/dashboard/…`,
-which the server's door guards.
+Reads the tuner's ledger and nothing else, and imports it when somebody looks: a server starts without it. The frame
+at `/studies` is open; what is in it comes from `/dashboard/…`, which the server's door guards.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from temper.dashboard import study_charts
 from temper.dashboard.pages import STUDIES
 from temper.errors import NotFound
-from temper.tuner.ledger import FILE, Entry, Ledger
+
+if TYPE_CHECKING:
+    from temper.tuner.ledger import Entry, Ledger
 
 Render = Callable[..., HTMLResponse]
 
@@ -57,7 +58,7 @@ def add_pages(router: APIRouter, render: Render, home: Path | None) -> None:
     def one(name: str) -> HTMLResponse:
         if home is None:
             raise NotFound("this server keeps no studies", param="study")
-        ledger = Ledger(home / FILE, create=False)
+        ledger = _ledger(home)
         try:
             entry = ledger.find(name)
             trials = ledger.trials(entry.id)
@@ -79,11 +80,17 @@ def standalone(document: Mapping[str, Any]) -> str:
     return page.render(title="temper tune", style=Markup(style), inner=Markup(inner))
 
 
+def _ledger(home: Path) -> Ledger:
+    from temper.tuner.ledger import FILE, Ledger
+
+    return Ledger(home / FILE, create=False)
+
+
 def _entries(home: Path | None) -> list[Entry]:
     if home is None:
         return []
     try:
-        ledger = Ledger(home / FILE, create=False)
+        ledger = _ledger(home)
     except NotFound:
         return []
     try:
@@ -110,6 +117,8 @@ def _shown(document: Mapping[str, Any], trials: list[dict[str, Any]], entry: Ent
     running = entry is not None and entry.state == "running"
     if "verdict" not in document:
         return {"study": None, "entry": entry, "running": running, "trials": trials, "charts": {}, "figures": []}
+    from temper.dashboard import study_charts
+
     charts = {
         "history": study_charts.history(document),
         "pareto": study_charts.pareto(document),

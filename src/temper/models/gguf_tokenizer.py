@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -151,7 +152,8 @@ def _add_tokens(inner: tokenizers.Tokenizer, metadata: Mapping[str, Any], tokens
         return
     if isinstance(types, str) or not hasattr(types, "__len__") or len(types) != len(tokens):
         raise MalformedFile("'tokenizer.ggml.token_type' must have one entry per token", hint="fetch the file again")
-    kinds = [(kind, tokens[i]) for i, kind in enumerate(list(types)) if kind in (CONTROL, USER_DEFINED)]
+    special = np.flatnonzero(np.isin(types, (CONTROL, USER_DEFINED)))
+    kinds = [(types[i], tokens[i]) for i in special.tolist()]
     inner.add_special_tokens([AddedToken(t, special=True, normalized=False) for kind, t in kinds if kind == CONTROL])
     inner.add_tokens([AddedToken(t, normalized=False) for kind, t in kinds if kind == USER_DEFINED])
 
