@@ -66,12 +66,30 @@ void pack_tiles(const KernelSet& kernels, const float* x, int64_t rows, int64_t 
     }
 }
 
-// Whether a matrix is multiplied in bf16 where the caller asks for `arithmetic`.
-bool in_bf16(const PackedMatrix& w, const std::string& arithmetic) {
-    if (arithmetic != "int8" && arithmetic != "bf16") {
-        throw nb::value_error(("arithmetic must be int8 or bf16; got '" + arithmetic + "'").c_str());
+enum class Arithmetic { int8, int16, bf16 };
+
+// What a matrix is multiplied in where the caller asks for `name`; float ones ask for nothing.
+Arithmetic arithmetic_of(const PackedMatrix& w, const std::string& name) {
+    const bool bf16 = name == "bf16", int16 = name == "int16";
+    if (name != "int8" && !int16 && !bf16) {
+        throw nb::value_error(("arithmetic must be int8, int16 or bf16; got '" + name + "'").c_str());
     }
-    return w.in_tiles || (arithmetic == "bf16" && !is_float(w.format));
+    if (w.in_tiles) return Arithmetic::bf16;
+    if (is_float(w.format)) return Arithmetic::int8;
+    return bf16 ? Arithmetic::bf16 : int16 ? Arithmetic::int16 : Arithmetic::int8;
+}
+
+// Panels [from, to).
+void multiply(const KernelSet& kernels, Arithmetic arithmetic, const PackedMatrix& w, const ActivationRows& x,
+              float* y, int64_t from, int64_t to, Sweep sweep) {
+    switch (arithmetic) {
+        case Arithmetic::int8:
+            return kernels.linear(w, x, y, w.n, from, to, sweep);
+        case Arithmetic::int16:
+            return kernels.linear_fine(w, x, y, w.n, from, to);
+        case Arithmetic::bf16:
+            return kernels.linear_bf16(w, x, y, w.n, from, to);
+    }
 }
 
 constexpr const char* kFormatNames[kNumFormats] = {"f32", "f16", "bf16", "q8",  "q4", "q4m",
@@ -89,14 +107,19 @@ Sweep sweep_named(const std::string& name, const KernelSet& kernels, int64_t num
 // Activations in all forms, so that any weight can read them.
 struct Activations {
     std::vector<ActivationGroup> groups;
+    std::vector<FineGroup> fine;
     std::vector<uint16_t> tiles;
     ActivationRows rows;
 
     Activations(const KernelSet& kernels, const float* x, int64_t num_rows, int64_t k)
-        : groups(static_cast<size_t>(num_rows * activation_groups(k))), tiles(tile_words(num_rows, k)) {
+        : groups(static_cast<size_t>(num_rows * activation_groups(k))),
+          fine(groups.size()),
+          tiles(tile_words(num_rows, k)) {
         kernels.quantize_rows(x, k, num_rows, k, groups.data());
+        for (int64_t r = 0; r < num_rows; ++r)
+            kernels.quantize_fine(x + r * k, k, fine.data() + r * activation_groups(k));
         pack_tiles(kernels, x, num_rows, k, 0, num_row_tiles(num_rows), tiles.data());
-        rows = {num_rows, k, x, k, groups.data(), tiles.data()};
+        rows = {num_rows, k, x, k, groups.data(), fine.data(), tiles.data()};
     }
 };
 
@@ -119,7 +142,7 @@ auto linear(const PackedWeight& weight, const Floats& x, const std::string& isa,
     const auto k = static_cast<int64_t>(x.shape(1));
     require_width(w, k);
     if (threads < 1) throw nb::value_error("threads must be at least 1");
-    const bool bf16 = in_bf16(w, arithmetic);
+    const Arithmetic kind = arithmetic_of(w, arithmetic);
     const Sweep sweep = sweep_named(sweep_name, kernels, num_rows);
     auto y = new_array<float>({x.shape(0), static_cast<size_t>(w.n)});
     float* out = y.data();
@@ -128,10 +151,7 @@ auto linear(const PackedWeight& weight, const Floats& x, const std::string& isa,
         nb::gil_scoped_release release;
         const Activations activations(kernels, in, num_rows, k);
         share_panels(w.panels(), threads, [&](int64_t begin, int64_t end) {
-            if (bf16)
-                kernels.linear_bf16(w, activations.rows, out, w.n, begin, end);
-            else
-                kernels.linear(w, activations.rows, out, w.n, begin, end, sweep);
+            multiply(kernels, kind, w, activations.rows, out, begin, end, sweep);
         });
     }
     return y;
@@ -174,7 +194,7 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
     const KernelSet& kernels = require_kernel_set(isa);
     const Sweep sweep = sweep_named(sweep_name, kernels, num_rows);
     if (threads < 1 || num_rows < 1) throw nb::value_error("threads and rows must be at least 1");
-    for (const PackedWeight* weight : weights) in_bf16(weight->matrix(), arithmetic);
+    for (const PackedWeight* weight : weights) arithmetic_of(weight->matrix(), arithmetic);
     nb::gil_scoped_release release;
     int64_t max_k = 0;
     int64_t max_n = 0;
@@ -190,6 +210,7 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
     }
     std::vector<float> y(static_cast<size_t>(num_rows * max_n));
     std::vector<ActivationGroup> groups(static_cast<size_t>(num_rows * activation_groups(max_k)));
+    std::vector<FineGroup> fine(groups.size());
     std::vector<uint16_t> tiles(tile_words(num_rows, max_k));
     std::vector<double> seconds;
     std::atomic<int64_t> arrived{0};
@@ -208,8 +229,8 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
             int64_t left = most_bytes;
             for (const PackedWeight* weight : weights) {
                 const PackedMatrix& w = weight->matrix();
-                const bool bf16 = in_bf16(w, arithmetic);
-                if (bf16) {
+                const Arithmetic kind = arithmetic_of(w, arithmetic);
+                if (kind == Arithmetic::bf16) {
                     const int64_t all = num_row_tiles(num_rows);
                     pack_tiles(kernels, x.data(), num_rows, w.k, all * index / threads,
                                all * (index + 1) / threads, tiles.data());
@@ -217,19 +238,21 @@ std::vector<double> time_linear(const std::vector<const PackedWeight*>& weights,
                 } else if (!is_float(w.format)) {
                     const int64_t first = num_rows * index / threads;
                     const int64_t count = num_rows * (index + 1) / threads - first;
-                    kernels.quantize_rows(x.data() + first * w.k, w.k, count, w.k,
-                                          groups.data() + first * activation_groups(w.k));
+                    if (kind == Arithmetic::int8)
+                        kernels.quantize_rows(x.data() + first * w.k, w.k, count, w.k,
+                                              groups.data() + first * activation_groups(w.k));
+                    for (int64_t r = first; kind == Arithmetic::int16 && r < first + count; ++r)
+                        kernels.quantize_fine(x.data() + r * w.k, w.k,
+                                              fine.data() + r * activation_groups(w.k));
                     meet(target);
                 }
-                const ActivationRows rows{num_rows, w.k, x.data(), w.k, groups.data(), tiles.data()};
+                const ActivationRows rows{num_rows,      w.k,         x.data(),    w.k,
+                                          groups.data(), fine.data(), tiles.data()};
                 // The first panels alone where all of them are more than is asked for.
                 const int64_t panels = std::min(w.panels(), left / w.panel_bytes + 1);
                 left -= panels * w.panel_bytes;
                 const int64_t from = panels * index / threads, to = panels * (index + 1) / threads;
-                if (bf16)
-                    kernels.linear_bf16(w, rows, y.data(), w.n, from, to);
-                else
-                    kernels.linear(w, rows, y.data(), w.n, from, to, sweep);
+                multiply(kernels, kind, w, rows, y.data(), from, to, sweep);
                 meet(target);
                 if (left <= 0) break;
             }

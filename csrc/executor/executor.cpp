@@ -44,26 +44,20 @@ Executor::Executor(const ExecutorSizes& sizes, std::vector<int64_t> buffer_width
     }
     edges_.resize(static_cast<size_t>(max_chunks(sizes_.max_logit_rows)) + 1);
     tops_.resize(static_cast<size_t>(sizes_.max_logit_rows * max_parts()));
-    int64_t max_k = 0, max_sum = 0, max_digits = 1;
+    int64_t max_k = 0, max_sum = 0;
     for (const OpSpec& op : ops_) {
         max_head_dim_ = std::max(max_head_dim_, op.head_dim);
         if (op.kind != OpKind::linear) continue;
         max_k = std::max(max_k, op.matrices[0]->matrix().k);
-        max_digits = std::max(max_digits, op.digits);
         if (op.add_residual) max_sum = std::max(max_sum, op.out.width);
     }
     const int64_t tokens = sizes_.max_step_tokens;
     prepared_ = LazyMemory(static_cast<size_t>(tokens * row_stride(max_k) * 4));
-    const int64_t num_groups = max_digits * tokens * activation_groups(max_k);
+    const int64_t num_groups = tokens * activation_groups(max_k);
     groups_ = LazyMemory(static_cast<size_t>(num_groups) * sizeof(ActivationGroup));
+    fine_ = LazyMemory(static_cast<size_t>(num_groups) * sizeof(FineGroup));
     const int64_t tile_rows = (tokens + kRowTile - 1) / kRowTile * kRowTile;
     tiles_ = LazyMemory(static_cast<size_t>(tile_rows * activation_groups(max_k) * kGroup * 2));
-    if (max_digits > 1) {
-        residues_ = LazyMemory(static_cast<size_t>(tokens * max_k * 4));
-        const int64_t floats = max_digits * tokens * kDigitPanels * kLanes;
-        for (int worker = 0; worker < pool_.threads(); ++worker)
-            digit_products_.emplace_back(static_cast<size_t>(floats * 4));
-    }
     products_ = LazyMemory(static_cast<size_t>(tokens * row_stride(max_sum) * 4));
 
     max_splits_ = (sizes_.num_blocks * sizes_.block_tokens + kSplit - 1) / kSplit;

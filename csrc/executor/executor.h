@@ -100,11 +100,11 @@ class Executor {
     void run(const OpSpec& op, size_t index, const StepBatch& batch, int64_t num_rows);
     void run_linear(const OpSpec& op, size_t index, int64_t num_rows);
     struct Forms {  // what the matrices of an op want their rows as
-        bool f32 = false, groups = false, tiles = false;
+        bool f32 = false, groups = false, fine = false, tiles = false;
     };
     void run_prologue(const OpSpec& op, int64_t num_rows, Forms forms);
     void run_panels(const OpSpec& op, const PackedMatrix& w, const ActivationRows& x, float* y,
-                    int64_t stride, int64_t from, int64_t to, int worker);
+                    int64_t stride, int64_t from, int64_t to);
     void run_rope(const OpSpec& op, size_t index, const StepBatch& batch);
     void run_kv_write(const OpSpec& op, size_t index, const StepBatch& batch);
     void run_attention(const OpSpec& op, const StepBatch& batch);
@@ -139,13 +139,9 @@ class Executor {
 
     Adapters adapters_;
 
-    // Scratch of linear ops: prepared input rows, in int8 groups, in tiles of bf16; products awaiting a
-    // residual.
-    LazyMemory prepared_, groups_, tiles_, products_;
-    // Likewise of those with two digits: what the first digit leaves over, and per worker the products
-    // of both digits.
-    LazyMemory residues_;
-    std::vector<LazyMemory> digit_products_;
+    // Scratch of linear ops: prepared input rows, in groups of 8 or 16 bits, in tiles of bf16; products
+    // awaiting a residual.
+    LazyMemory prepared_, groups_, fine_, tiles_, products_;
     // Scratch of attention.
     std::vector<Scratch> scratch_;
     LazyMemory partials_;

@@ -1,9 +1,6 @@
 // Linear ops: a prologue that prepares the rows (norm or SiLU, quantization), panels of products shared
 // by the pool, and an epilogue (adapters, bias, residual, a head's largest logits) on each panel by whoever
 // computed it.
-//
-// Activations in two digits: what int8 leaves over is quantized once more, both digits run as rows of one
-// product (so the weights are read and widened once), and the two results are added. 15 bits in all.
 #include "executor/executor_parts.h"
 
 namespace temper {
@@ -17,6 +14,7 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
         num_panels += w.panels();
         (multiplies_in_bf16(op, w, num_rows) ? forms.tiles
          : is_float(w.format)                ? forms.f32
+         : op.digits == 2                    ? forms.fine
                                              : forms.groups) = true;
     }
     run_prologue(op, num_rows, forms);
@@ -24,8 +22,13 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
     const int64_t k = op.args[0].width;
     const Rows in =
         op.prologue == Prologue::none ? rows(op.args[0]) : Rows{prepared_.as<float>(), row_stride(k)};
-    const ActivationRows activations{
-        num_rows, k, in.data, in.stride, groups_.as<ActivationGroup>(), tiles_.as<uint16_t>()};
+    const ActivationRows activations{num_rows,
+                                     k,
+                                     in.data,
+                                     in.stride,
+                                     groups_.as<ActivationGroup>(),
+                                     fine_.as<FineGroup>(),
+                                     tiles_.as<uint16_t>()};
     const bool adapted = adapters_.shrink(index, activations, pool_);
     const Rows out = rows(op.out);
     const Rows products = op.add_residual ? Rows{products_.as<float>(), row_stride(op.out.width)} : out;
@@ -39,7 +42,7 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
         num_parts_ = chunks;
         edges_[static_cast<size_t>(chunks)] = op.out.width;
     }
-    pool_.run(chunks, [&](int64_t chunk, int worker) {
+    pool_.run(chunks, [&](int64_t chunk, int) {
         const int64_t begin = 2 * (pairs * chunk / chunks);
         const int64_t end = std::min(num_panels, 2 * (pairs * (chunk + 1) / chunks));
         int64_t panel = 0, column = 0;  // where the current matrix begins
@@ -48,7 +51,7 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
             const int64_t from = std::max<int64_t>(begin - panel, 0);
             const int64_t to = std::min(end - panel, w.panels());
             if (from < to) {
-                run_panels(op, w, activations, products[0] + column, products.stride, from, to, worker);
+                run_panels(op, w, activations, products[0] + column, products.stride, from, to);
                 if (adapted) adapters_.add(index, m, from, to, products[0] + column, products.stride);
                 const int64_t first = column + from * kLanes;
                 const int64_t count = std::min(column + to * kLanes, column + w.n) - first;
@@ -73,61 +76,38 @@ void Executor::run_linear(const OpSpec& op, size_t index, int64_t num_rows) {
     });
 }
 
-// Products of panels [from, to), summed over the digits of their activations.
+// Products of panels [from, to) in the arithmetic of the op.
 void Executor::run_panels(const OpSpec& op, const PackedMatrix& w, const ActivationRows& x, float* y,
-                          int64_t stride, int64_t from, int64_t to, int worker) {
+                          int64_t stride, int64_t from, int64_t to) {
     if (multiplies_in_bf16(op, w, x.rows)) {
         kernels_.linear_bf16(w, x, y, stride, from, to);
-        return;
-    }
-    const int64_t digits = op.digits;
-    if (digits == 1 || is_float(w.format)) {
+    } else if (op.digits == 2 && !is_float(w.format)) {
+        kernels_.linear_fine(w, x, y, stride, from, to);
+    } else {
         kernels_.linear(w, x, y, stride, from, to, sweep_of(w.format, x.rows));
-        return;
-    }
-    constexpr int64_t kWidth = kDigitPanels * kLanes;
-    auto* both = digit_products_[static_cast<size_t>(worker)].as<float>();
-    ActivationRows digit_rows = x;
-    digit_rows.rows = digits * x.rows;
-    const Sweep sweep = sweep_of(w.format, digit_rows.rows);
-    for (int64_t panel = from; panel < to; panel += kDigitPanels) {
-        const int64_t count = std::min(kDigitPanels, to - panel);
-        const int64_t outputs = std::min(count * kLanes, w.n - panel * kLanes);
-        const PackedMatrix part{w.format, false, outputs, w.k, w.panel_bytes, w.data + panel * w.panel_bytes};
-        kernels_.linear(part, digit_rows, both, kWidth, 0, count, sweep);
-        for (int64_t r = 0; r < x.rows; ++r)
-            kernels_.add(both + r * kWidth, both + (x.rows + r) * kWidth, outputs,
-                         y + r * stride + panel * kLanes);
     }
 }
 
 // Rows as the matrices want them: normalized or gated into `prepared_`, then quantized into `groups_` or
-// rounded into `tiles_`.
+// `fine_`, or rounded into `tiles_`.
 void Executor::run_prologue(const OpSpec& op, int64_t num_rows, Forms forms) {
-    if (op.prologue == Prologue::none && !forms.groups && !forms.tiles) return;
+    if (op.prologue == Prologue::none && !forms.groups && !forms.fine && !forms.tiles) return;
     const int64_t k = op.args[0].width, num_groups = activation_groups(k);
     const Rows x = rows(op.args[0]);
     const Rows up = op.prologue == Prologue::silu ? rows(op.args[1]) : x;
     const Rows prepared{prepared_.as<float>(), row_stride(k)};
     const Rows ready = op.prologue == Prologue::none ? x : prepared;
-    auto* groups = groups_.as<ActivationGroup>();
     const auto prepare = [&](int64_t r, int64_t begin, int64_t end) {  // columns, in whole groups
         if (op.prologue == Prologue::norm) {
             kernels_.rms_norm(x[r], op.vector.data(), k, op.eps, prepared[r]);
         } else if (op.prologue == Prologue::silu) {
             kernels_.silu_mul(x[r] + begin, up[r] + begin, end - begin, prepared[r] + begin);
         }
-        if (!forms.groups) return;
-        const float* from = ready[r];
-        ActivationGroup* first = groups + r * num_groups + begin / kGroup;
-        kernels_.quantize_rows(from + begin, k, 1, end - begin, first);
-        if (op.digits == 1) return;
-        float* residue = residues_.as<float>() + r * k;
-        for (int64_t i = begin; i < end; ++i) {
-            const ActivationGroup& group = first[(i - begin) / kGroup];
-            residue[i] = from[i] - group.scale * static_cast<float>(group.codes[(i - begin) % kGroup]);
-        }
-        kernels_.quantize_rows(residue + begin, k, 1, end - begin, first + num_rows * num_groups);
+        const int64_t first = r * num_groups + begin / kGroup;
+        if (forms.groups)
+            kernels_.quantize_rows(ready[r] + begin, k, 1, end - begin,
+                                   groups_.as<ActivationGroup>() + first);
+        if (forms.fine) kernels_.quantize_fine(ready[r] + begin, end - begin, fine_.as<FineGroup>() + first);
     };
     // Rows [r, r + count), all of one tile.
     const auto pack = [&](int64_t r, int64_t count, int64_t begin, int64_t end) {

@@ -10,7 +10,6 @@
 namespace temper {
 
 constexpr int64_t kMaxHeadDim = 512;
-constexpr int64_t kDigitPanels = 16;  // panels whose products of both digits wait to be added
 
 // cos and sin [2][head_dim / 2] of every position so far.
 struct Executor::RopeTable {

@@ -44,7 +44,7 @@ struct OpSpec {
     std::vector<float> bias;
     Prologue prologue = Prologue::none;
     bool add_residual = false;  // the last argument is added to a linear's result
-    int64_t digits = 1;         // int8 digits per activation of a linear op: 1 or 2
+    int64_t digits = 1;         // bytes of an activation of a linear op in integers: 1 or 2
     int64_t bf16_rows = 0;      // rows from which on a linear op multiplies in bf16; 0: never
     float eps = 0;
     float scale = 1;

@@ -84,14 +84,26 @@ struct ActivationGroup {
 };
 static_assert(sizeof(ActivationGroup) == 48);
 
-// Rows of activations. Products in bf16 read `tiles`, others of quantized matrices `groups`, of float ones
-// `f32`; a caller fills what the products it will ask for need.
+// The same in 16 bits; see linear_fine.h.
+struct FineGroup {
+    int16_t codes[kGroup];  // -32767 .. 32767, of each four inputs in the order 0 2 1 3; zeros past the end
+                            // of the row
+    float scale;            // max|x| / 32767
+    float offset;
+    int32_t neg_sum;
+    int32_t neg_low_sum;
+};
+static_assert(sizeof(FineGroup) == 80);
+
+// Rows of activations. Products in bf16 read `tiles`, others of quantized matrices `groups` or `fine`, of
+// float ones `f32`; a caller fills what the products it will ask for need.
 struct ActivationRows {
     int64_t rows;
     int64_t k;
     const float* f32;                 // row r begins at f32 + r * f32_stride
     int64_t f32_stride;               // in elements
     const ActivationGroup* groups;    // [rows, activation_groups(k)]
+    const FineGroup* fine = nullptr;  // likewise
     const uint16_t* tiles = nullptr;  // [rows / 16, rounded up][activation_groups(k)][16 pairs][16 rows][2]
 };
 
@@ -153,6 +165,13 @@ struct KernelSet {
                    int64_t panel_begin, int64_t panel_end, Sweep sweep);
     // Where the machine was not asked (kernels/sweeps.py).
     const int64_t* sweep_rows;  // SweepRows
+
+    // --- linear_fine.h ------------------------------------------------------------------------------
+    // One row of k floats.
+    void (*quantize_fine)(const float* x, int64_t k, FineGroup* out);
+    // As `linear`, of quantized weights.
+    void (*linear_fine)(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
+                        int64_t panel_begin, int64_t panel_end);
 
     // --- linear_bf16.h ------------------------------------------------------------------------------
     void (*pack_bf16)(const float* x, int64_t x_stride, int64_t first, int64_t rows, int64_t k,

@@ -27,7 +27,7 @@ def as_int8() -> dict[str, StoredTensor]:
 
 
 def logits(where: str, isa: str = "auto", threads: int = 1, step=STEP) -> np.ndarray:
-    """`where` activations have two digits in int8, or another arithmetic."""
+    """`where` activations have two digits, or another arithmetic."""
     how = {"arithmetic": where} if where in ("bf16", "mixed") else {"arithmetic": "int8", "two_digits": where}
     executor = load_executor(program(SHAPE), as_int8(), spec(SHAPE), isa=isa, threads=threads, **how)
     executor.forward(step)
@@ -57,7 +57,7 @@ def test_each_digit_brings_the_logits_nearer_to_the_reference():
     assert error["all"] < error["none"] / 50
 
 
-def test_the_definition_in_numpy_keeps_fifteen_bits():
+def test_the_definition_in_numpy_keeps_sixteen_bits():
     rng = np.random.default_rng(5)
     x = rng.standard_normal((7, 96)).astype(np.float32)
     weight = as_int8()["l0.gate"]

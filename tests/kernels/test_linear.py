@@ -23,6 +23,14 @@ def isa(request):
     return request.param
 
 
+DIGITS = {"int8": 1, "int16": 2}
+
+
+@pytest.fixture(params=DIGITS)
+def arithmetic(request):
+    return request.param
+
+
 def packed(tensor):
     return _native.PackedWeight(tensor.format, tensor.data, *tensor.shape)
 
@@ -38,9 +46,9 @@ def same_bits(left, right):
     return np.array_equal(left.view(np.uint32), right.view(np.uint32))
 
 
-def assert_near(y, x, tensor):
+def assert_near(y, x, tensor, arithmetic="int8"):
     """Against the definition, relative to the size of the terms that were added."""
-    expected = linear_reference(x, tensor)
+    expected = linear_reference(x, tensor, DIGITS[arithmetic])
     size = np.abs(x) @ np.abs(dequantize(tensor)).T + 1e-30
     assert np.max(np.abs(y - expected) / size) < 1e-6
 
@@ -68,25 +76,30 @@ def test_every_isa_gives_the_definition_and_the_same_bits(fmt, shape):
     tensor = stored(fmt, shape["n"], k, shape["seed"])
     x = activations(shape["rows"], k, shape["seed"])
     weight = packed(tensor)
-    first, *others = (_native.linear(weight, x, name) for name in HERE)
-    assert first.shape == (shape["rows"], shape["n"])
     sample = np.random.default_rng(0).permutation(shape["rows"])[:6]
-    assert_near(first[sample], x[sample], tensor)
-    for other in others:
-        assert same_bits(first, other)
+    for arithmetic in DIGITS:
+        first, *others = (_native.linear(weight, x, name, arithmetic=arithmetic) for name in HERE)
+        assert first.shape == (shape["rows"], shape["n"])
+        assert_near(first[sample], x[sample], tensor, arithmetic)
+        for other in others:
+            assert same_bits(first, other)
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_row_depends_neither_on_its_company_nor_on_threads(fmt, isa):
+def test_a_row_depends_neither_on_its_company_nor_on_threads(fmt, isa, arithmetic):
     # More than one chunk of the widest kernel, panels not a multiple of anything.
     k = 1280
     weight = packed(stored(fmt, 5 * 16 + 3, k))
     x = activations(40, k)
-    alone = np.concatenate([_native.linear(weight, x[r : r + 1], isa) for r in range(len(x))])
+
+    def product(weight, x, threads=1):
+        return _native.linear(weight, x, isa, threads, arithmetic)
+
+    alone = np.concatenate([product(weight, x[r : r + 1]) for r in range(len(x))])
     for rows in (1, 2, 3, 4, 5, 6, 11, 12, 13, 24, 25, 40):
         for threads in (1, 2, 3, 7):
-            assert same_bits(_native.linear(weight, x[:rows], isa, threads), alone[:rows])
-    shifted = _native.linear(weight, x[7:], isa)
+            assert same_bits(product(weight, x[:rows], threads), alone[:rows])
+    shifted = product(weight, x[7:])
     assert same_bits(shifted, alone[7:])
 
 
@@ -97,8 +110,8 @@ def test_more_threads_than_panels(isa):
 
 
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if BLOCKS[f][0] > 1])
-def test_the_largest_integers_stay_exact(fmt, isa):
-    """All codes at their largest and all activations at ±127: where int16 sums would overflow."""
+def test_the_largest_integers_stay_exact(fmt, isa, arithmetic):
+    """All codes at their largest and all activations at ±127 or ±32767: where sums would overflow first."""
     tensor = stored(fmt, 16, 512)
     blocks = tensor.data.reshape(-1, BLOCKS[fmt][1])
     for fill in (0xFF, 0x80, 0x7F, 0x00):
@@ -111,7 +124,8 @@ def test_the_largest_integers_stay_exact(fmt, isa):
                 codes[:, 2:4] = blocks[:, 2:4]
         filled = StoredTensor("w", tensor.format, tensor.shape, codes.reshape(-1))
         for x in (np.ones((5, 512), np.float32), -np.ones((5, 512), np.float32)):
-            assert_near(_native.linear(packed(filled), x, isa), x, filled)
+            y = _native.linear(packed(filled), x, isa, arithmetic=arithmetic)
+            assert_near(y, x, filled, arithmetic)
 
 
 def test_exact_where_activations_are_exact(isa):
@@ -137,6 +151,17 @@ def test_activations_are_quantized_as_defined(rows, k, seed, power):
         np.testing.assert_array_equal(sums, expected.codes.reshape(rows, -1, 2, 16).sum(axis=-1, dtype=np.int32))
 
 
+@settings(max_examples=40, deadline=None)
+@given(k=st.integers(1, 200), seed=st.integers(0, 10_000), power=st.integers(-60, 100))
+def test_sixteen_bits_of_activations_lose_half_a_step(k, seed, power):
+    x = np.ldexp(np.random.default_rng(seed).standard_normal((1, k)), power).astype(np.float32)
+    one, two = (quantize_activations(x, digits) for digits in (1, 2))
+    assert np.abs(two.codes.astype(int)).max() <= 32767
+    lost = np.abs((two.scales[..., None] * two.codes).reshape(1, -1)[:, :k] - x)
+    assert np.all(lost <= two.scales.repeat(GROUP, 1)[:, :k] * 0.51)
+    np.testing.assert_allclose(two.scales * 32767, one.scales * 127, rtol=1e-6)
+
+
 def test_activations_round_half_to_even(isa):
     x = np.zeros((1, GROUP), np.float32)
     x[0, :8] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, -127]
@@ -145,8 +170,8 @@ def test_activations_round_half_to_even(isa):
     assert codes[0, :8].tolist() == [127, 0, 2, 2, 0, -2, -2, -127]
 
 
-def test_no_rows(isa):
-    y = _native.linear(packed(stored("q4_0", 20, 64)), np.empty((0, 64), np.float32), isa)
+def test_no_rows(isa, arithmetic):
+    y = _native.linear(packed(stored("q4_0", 20, 64)), np.empty((0, 64), np.float32), isa, arithmetic=arithmetic)
     assert y.shape == (0, 20)
 
 

@@ -97,7 +97,7 @@ def test_only_what_is_stored_in_bf16_is_packed_in_tiles(isa):
         assert weight.in_tiles == (fmt == "bf16")
         if fmt in ("f32", "f16"):  # are multiplied in float32 whatever is asked for
             assert same_bits(linear(weight, x, isa), _native.linear(plain, x, isa))
-    with pytest.raises(ValueError, match="int8 or bf16"):
+    with pytest.raises(ValueError, match="int8, int16 or bf16"):
         _native.linear(packed(stored("q4_0", 16, 32)), activations(1, 32), isa, arithmetic="fp8")
 
 

@@ -39,19 +39,6 @@ constexpr int tile_rows = traits_of(F).bits == 8 ? 2 : 4;
 // Keeps a sum where it stands. GCC 12 else computes all products of a group first, and spills most of them.
 inline __attribute__((always_inline)) void settle(__m256i& sum) { __asm__ volatile("" : "+x"(sum)); }
 
-// The first `lanes` of a panel's 16 outputs; all where there are more.
-inline __attribute__((always_inline)) void store_panel(int64_t lanes, const __m256 (&values)[2], float* y) {
-    for (int h = 0; h < 2; ++h, lanes -= 8) {
-        if (lanes >= 8) {
-            _mm256_storeu_ps(y + 8 * h, values[h]);
-        } else {
-            const __m256i first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            _mm256_maskstore_ps(
-                y + 8 * h, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)), first), values[h]);
-        }
-    }
-}
-
 // Exact dot products of vectors [Begin, End) of a group with R rows, both halves: codes(j, h) are the
 // unsigned codes of vector j, below 8 bits.
 template <int Bits, int Begin, int End, int R, class Codes>
@@ -321,12 +308,6 @@ void linear_quantized(const PackedMatrix& w, const ActivationRows& x, float* y, 
     (sweep == Sweep::direct ? few_rows<F> : many_rows<F>)(w, layout, x, y, y_stride, panel_begin, panel_end);
 }
 
-inline int32_t sum_of(__m256i v) {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
 template <WeightFormat F>
 inline __m256 load_values(const uint8_t* panel, int64_t input, int h) {
     if constexpr (F == WeightFormat::f32) {
@@ -398,10 +379,7 @@ void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, Ac
                 parts[i] = _mm256_loadu_ps(values + 8 * i);
                 tops = _mm256_max_ps(tops, _mm256_andnot_ps(sign, parts[i]));
             }
-            __m128 fold = _mm_max_ps(_mm256_castps256_ps128(tops), _mm256_extractf128_ps(tops, 1));
-            fold = _mm_max_ps(fold, _mm_movehl_ps(fold, fold));
-            fold = _mm_max_ss(fold, _mm_movehdup_ps(fold));
-            const float top = _mm_cvtss_f32(fold);
+            const float top = max_of(tops);
             const float scale = top < 0x1p-100f ? 0.0f : top / 127.0f;
             const __m256 inverse = _mm256_set1_ps(scale == 0.0f ? 0.0f : 1.0f / scale);
             __m256i codes[4];

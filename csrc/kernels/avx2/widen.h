@@ -1,4 +1,5 @@
-// Codes and scales of a packed panel as AVX2 registers: 8 lanes ("half" 0 or 1 of a panel's 16) each.
+// Codes, scales and outputs of a packed panel as AVX2 registers: 8 lanes ("half" 0 or 1 of a panel's 16)
+// each.
 #pragma once
 
 #include <immintrin.h>
@@ -74,6 +75,32 @@ static inline __attribute__((always_inline)) GroupScales load_scales(const uint8
                     _mm256_xor_ps(min, _mm256_set1_ps(-0.0f))};
         }
     }
+}
+
+// The first `lanes` of a panel's 16 outputs; all where there are more.
+static inline __attribute__((always_inline)) void store_panel(int64_t lanes, const __m256 (&values)[2],
+                                                              float* y) {
+    for (int h = 0; h < 2; ++h, lanes -= 8) {
+        if (lanes >= 8) {
+            _mm256_storeu_ps(y + 8 * h, values[h]);
+        } else {
+            const __m256i first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_maskstore_ps(
+                y + 8 * h, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)), first), values[h]);
+        }
+    }
+}
+
+static inline int32_t sum_of(__m256i v) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+
+static inline float max_of(__m256 v) {
+    __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+    return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
 }  // namespace temper::TEMPER_ISA

@@ -32,11 +32,6 @@ constexpr int kAhead = 8192;      // bytes; the next panels follow in memory, pa
 constexpr int kDirectRows = 8;    // of a tile whose codes are widened in registers
 constexpr int kChunkGroups = 18;  // 23 KiB of widened codes and scales of two panels, of 32 or 48 in L1
 
-__mmask16 lane_mask(const PackedMatrix& w, int64_t panel) {
-    const int64_t lanes = w.n - panel * kLanes;
-    return lanes >= kLanes ? 0xffff : static_cast<__mmask16>((1u << lanes) - 1);
-}
-
 inline __m512i broadcast4(const int8_t* codes) {
     return _mm512_set1_epi32(*reinterpret_cast<const int32_t __attribute__((may_alias))*>(codes));
 }

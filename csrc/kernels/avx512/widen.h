@@ -84,4 +84,10 @@ inline __attribute__((always_inline)) GroupScales load_scales(const uint8_t* pan
 
 }  // namespace
 
+// Of a panel's 16 outputs, those that are there.
+inline __mmask16 lane_mask(const PackedMatrix& w, int64_t panel) {
+    const int64_t lanes = w.n - panel * kLanes;
+    return lanes >= kLanes ? 0xffff : static_cast<__mmask16>((1u << lanes) - 1);
+}
+
 }  // namespace temper::TEMPER_ISA

@@ -5,6 +5,7 @@
 #include "kernels/linear.h"
 
 #include "kernels/panel.h"
+#include "kernels/scalar/product.h"
 
 namespace temper::TEMPER_ISA {
 
@@ -31,65 +32,6 @@ void linear_float(const PackedMatrix& w, const ActivationRows& x, float* y, int6
             }
         }
         for (int64_t lane = 0; lane < lanes; ++lane) y[r * y_stride + panel * kLanes + lane] = acc[lane];
-    }
-}
-
-// Codes and scales of one group, ready for any number of rows. Half 1 is used by q6k only.
-struct WideGroup {
-    uint8_t codes[kLanes][kGroup];
-    LaneScale scales[2][kLanes];
-};
-
-void widen(const PackedMatrix& w, const PanelLayout& layout, const uint8_t* panel, int64_t group,
-           WideGroup& wide) {
-    const int bits = traits_of(w.format).bits;
-    for (int lane = 0; lane < kLanes; ++lane) {
-        uint32_t words[8];
-        load_lane(bits, panel + group * layout.group_bytes, lane, words);
-        memcpy(wide.codes[lane], words, kGroup);
-        for (int half = 0; half < 2; ++half) {
-            wide.scales[half][lane] = lane_scale(w.format, panel, layout, group, lane, half);
-        }
-    }
-}
-
-int32_t dot(const uint8_t* codes, const int8_t* x, int count) {
-    int32_t sum = 0;
-    for (int i = 0; i < count; ++i) sum += int32_t{codes[i]} * int32_t{x[i]};
-    return sum;
-}
-
-void linear_quantized(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                      int64_t panel) {
-    const FormatTraits traits = traits_of(w.format);
-    const PanelLayout layout = panel_layout(w.format, w.k);
-    const uint8_t* data = w.data + panel * w.panel_bytes;
-    const int32_t zero = traits.zero_log2 < 0 ? 0 : 1 << traits.zero_log2;
-    const int64_t lanes = w.n - panel * kLanes < kLanes ? w.n - panel * kLanes : kLanes;
-    float* out = y + panel * kLanes;
-    for (int64_t g = 0; g < layout.groups; ++g) {
-        WideGroup wide;
-        widen(w, layout, data, g, wide);
-        for (int64_t r = 0; r < x.rows; ++r) {
-            const ActivationGroup& a = x.groups[r * layout.groups + g];
-            for (int64_t lane = 0; lane < lanes; ++lane) {
-                const uint8_t* codes = wide.codes[lane];
-                const LaneScale& first = wide.scales[0][lane];
-                float acc = g == 0 ? 0.0f : out[r * y_stride + lane];
-                if (w.format == WeightFormat::q6k) {
-                    const int32_t low = dot(codes, a.codes, 16) + zero * a.neg_low_sum;
-                    const int32_t high =
-                        dot(codes + 16, a.codes + 16, 16) + zero * (a.neg_sum - a.neg_low_sum);
-                    acc = __builtin_fmaf(static_cast<float>(low), first.scale * a.scale, acc);
-                    acc = __builtin_fmaf(static_cast<float>(high), wide.scales[1][lane].scale * a.scale, acc);
-                } else {
-                    const int32_t all = dot(codes, a.codes, kGroup) + zero * a.neg_sum;
-                    acc = __builtin_fmaf(static_cast<float>(all), first.scale * a.scale, acc);
-                    if (traits.has_min) acc = __builtin_fmaf(first.min, a.offset, acc);
-                }
-                out[r * y_stride + lane] = acc;
-            }
-        }
     }
 }
 
@@ -132,7 +74,7 @@ void linear(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_
         if (is_float(w.format)) {
             linear_float(w, x, y, y_stride, panel);
         } else {
-            linear_quantized(w, x, y, y_stride, panel);
+            multiply_panel(w, x.groups, x.rows, y, y_stride, panel);
         }
     }
 }

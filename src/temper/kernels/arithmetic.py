@@ -1,14 +1,14 @@
 """What linear layers compute in, and how finely their activations are rounded.
 
 int8: weights keep the grid that they are stored in; where they are quantized, activations are rounded to int8
-per group of 32, in one digit or two (`weights.linear_reference`). A second digit costs one more product
-for many rows and next to nothing for one, where reading the weights is what takes the time.
+per group of 32, or to int16, two digits of a byte each (`weights.linear_reference`). A second digit costs up to one
+more product for many rows and next to nothing for one, where reading the weights is what takes the time.
 
 bf16: quantized weights, and those stored in bf16, meet activations in bf16, both rounded to it, with sums in
 float32 (`weights.linear_bf16_reference`). Where the CPU has tiles this is the faster one for more than a few
 rows, and the nearer one to float32. Other float weights are multiplied in float32 with either.
 
-mixed: up to four rows in int8 with two digits, more in bf16. Both are near float32, but not to the bit: what a
+mixed: up to four rows with activations in two digits, more in bf16. Both are near float32, but not to the bit: what a
 row comes to then depends on how many there are.
 """
 
@@ -24,7 +24,7 @@ Arithmetic = Literal["auto", "int8", "bf16", "mixed"]
 """`auto`: int8 without tiles; with them mixed, or bf16 where nothing may depend on the number of rows."""
 
 MIXED_ROWS: Final = 5
-"""Rows from which on `mixed` multiplies in bf16: where its time falls below that of two digits of int8."""
+"""Rows from which on `mixed` multiplies in bf16: where its time falls below that of two digits."""
 
 TwoDigits = Literal["none", "head", "head+qkv", "all"]
 """Which linear layers see activations in two digits: none, the one that writes the logits, that one and those that

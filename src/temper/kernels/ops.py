@@ -22,7 +22,7 @@ The plain kinds (what an architecture may emit):
 | add          | a, b       |               |                                                | a + b |
 | select_rows  | x          |               |                                                | the step's logit rows of x |
 
-A linear op may carry the attr `digits` (1 or 2): how many int8 digits its activations are rounded to
+A linear op may carry the attr `digits` (1 or 2): how many bytes its activations are rounded to
 where its weights are quantized (`weights.linear_reference`); and `bf16_rows`: from how many rows on they are
 multiplied in bf16 (`weights.linear_bf16_reference`), 0 for never. `arithmetic.set_arithmetic` sets both.
 Adapters add to linear ops by the names of their weights, without changing the list (`lora.py`).

@@ -62,8 +62,8 @@ class Grouped:
 class QuantizedRows:
     """Activations [R, K] as linear layers read them; K padded with zeros to G groups of 32."""
 
-    codes: NDArray[np.int8]
-    """[R, G, 32] within ±127."""
+    codes: NDArray[np.int8] | NDArray[np.int16]
+    """[R, G, 32] within ±127, or ±32767."""
     scales: Float32
     """[R, G]"""
     offsets: Float32
@@ -106,22 +106,23 @@ def grouped_weights(tensor: StoredTensor) -> Grouped:
     )
 
 
-def quantize_activations(x: Float32) -> QuantizedRows:
-    """Round rows [R, K] of finite numbers to int8, in groups of 32.
+def quantize_activations(x: Float32, digits: int = 1) -> QuantizedRows:
+    """Round rows [R, K] of finite numbers to int8, in groups of 32; to int16 with two digits.
 
-    scale = max|x| / 127, or 0 where the maximum is below 2⁻¹⁰⁰; codes = x · (1 / scale) rounded half
+    scale = max|x| / 127 (32767), or 0 where the maximum is below 2⁻¹⁰⁰; codes = x · (1 / scale) rounded half
     to even. All in float32.
     """
+    top_code, kind = (127, np.int8) if digits == 1 else (32767, np.int16)
     rows, k = x.shape
     num_groups = -(-k // GROUP)
     padded = np.zeros((rows, num_groups * GROUP), np.float32)
     padded[:, :k] = x
     groups = padded.reshape(rows, num_groups, GROUP)
     top = np.abs(groups).max(axis=-1)
-    scales = np.where(top < 2.0**-100, np.float32(0), top / np.float32(127))
+    scales = np.where(top < 2.0**-100, np.float32(0), top / np.float32(top_code))
     with np.errstate(divide="ignore"):
         inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)
-    codes = np.rint(groups * inverse[..., None]).astype(np.int8)
+    codes = np.rint(groups * inverse[..., None]).astype(kind)
     offsets = scales * codes.sum(axis=-1, dtype=np.int32).astype(np.float32)
     return QuantizedRows(codes, scales, offsets)
 
@@ -129,8 +130,8 @@ def quantize_activations(x: Float32) -> QuantizedRows:
 def linear_reference(x: Float32, weight: StoredTensor, digits: int = 1) -> Float32:
     """x [R, K] times weight [N, K]: float32 [R, N], in the arithmetic that every kernel follows.
 
-    With two digits, what int8 leaves over of quantized activations is quantized and multiplied too:
-    linear(x) + linear(x - scale · codes), each rounded to float32. Float weights need no digits.
+    Activations that meet quantized weights are rounded to int8, with two digits to int16. Dot products of a group are
+    exact, then rounded to float32. Float weights need no digits.
 
     Kernels use fused multiply-add, which rounds once; numpy has none, so `_fma` may in rare cases
     differ from theirs by the last bit.
@@ -147,10 +148,7 @@ def linear_reference(x: Float32, weight: StoredTensor, digits: int = 1) -> Float
             acc = _fma(values[None, :, i], x[:, i, None], acc)
         return acc
     w = grouped_weights(weight)
-    a = quantize_activations(x)
-    if digits == 2:
-        kept = (a.scales[..., None] * a.codes).reshape(x.shape[0], -1)[:, : x.shape[1]]
-        return linear_reference(x, weight) + linear_reference(x - kept, weight)
+    a = quantize_activations(x, digits)
     size = w.codes.shape[-1]
     per_scale = GROUP // size
     a_codes = a.codes.reshape(x.shape[0], -1, size).astype(np.int32)

@@ -61,13 +61,13 @@ class ComputeConfig(Section):
         Literal["auto", "int8", "bf16", "mixed"], Tunable(choices=("int8", "bf16", "mixed"), restart=True)
     ] = "auto"
     """What quantized weights are multiplied in: with activations in int8 per group of 32; both in bf16 with sums in
-    float32; or, mixed, up to four rows with activations in 15 bits and more in bf16. `auto`: with AMX mixed, or
+    float32; or, mixed, up to four rows with activations in int16 and more in bf16. `auto`: with AMX mixed, or
     bf16 if the batch must make no difference; else int8."""
     two_digits: Annotated[
         Literal["none", "head", "head+qkv", "all"],
         Tunable(choices=("none", "head", "head+qkv", "all"), restart=True),
     ] = "head"
-    """In int8: linear layers whose activations are rounded to 15 bits instead of 8, where weights are quantized:
+    """In int8: linear layers whose activations are rounded to 16 bits instead of 8, where weights are quantized:
     none; the one that makes the logits; that one and those that make queries, keys and values (where rounding costs
     the most); or all."""
 

@@ -31,7 +31,7 @@ LEAST_ERROR = 0.05
 BYTES_A_WEIGHT: Mapping[str, float] = {"int4": 0.625, "int8": 1.0625, "bf16": 2.0, "fp32": 4.0}
 """q4_1, q8_0, bf16, as `kernels.weights` writes them."""
 WORK: Mapping[str, float] = {"none": 1.0, "head": 1.2, "head+qkv": 1.3, "all": 2.0}
-"""Arithmetic of a step by `two_digits`: a second digit doubles the products of the layers that have one."""
+"""Arithmetic of a step by `two_digits`: a second digit up to doubles the products of the layers that have one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,2 @@
+// In 16 bits as on AVX512.
+#include "kernels/avx512/linear_fine.cpp"
