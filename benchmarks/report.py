@@ -1,6 +1,7 @@
 """Dated reports: what was measured, where, by which command and commit.
 
-A report is Markdown for people with its data as JSON at the end, named `theme_machine_date.md`.
+A report is Markdown for people with its data as JSON at the end, named `theme_machine-isa_date.md`: the name of a
+CPU in a cloud does not say which generation it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.kernels import _native
+from temper.kernels.native import available_isas
 from temper.machine import describe
 
 HERE = Path(__file__).parent
@@ -63,7 +65,8 @@ def _shown(arg: str) -> str:
 def write(theme: str, title: str, body: str, data: dict[str, Any]) -> Path:
     """Write the report and return its path. One report a theme, machine and day: a later run replaces it."""
     machine = describe()
-    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["cpu"]).lower()).strip("-")
+    isa = available_isas()[0]
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {isa}".lower()).strip("-")
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     path = HERE / f"{theme}_{slug}_{today}.md"
     proof = Path(sys.argv[0]).stem.removeprefix("prove_")
@@ -75,7 +78,7 @@ def write(theme: str, title: str, body: str, data: dict[str, Any]) -> Path:
         f"- date: {datetime.now(UTC).isoformat(timespec='minutes')}",
         f"- commit: `{commit()}`",
         f"- command: `{command}`",
-        f"- machine: {machine['cpu']}, {machine['cores']} cores",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {isa}",
         "",
     ]
     blob = json.dumps({"machine": machine} | data, indent=1)
