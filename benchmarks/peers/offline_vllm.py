@@ -1,10 +1,12 @@
-"""vLLM in its own process: offline_vllm.py FOLDER STREAMS (see offline.py). bf16, its defaults otherwise."""
+"""vLLM in its own process: offline_vllm.py FOLDER STREAMS (see offline.py). bf16 where the CPU multiplies in it, else
+float32, in which it would emulate bf16 anyway; its defaults otherwise."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from offline import Generate, serve
 from vllm import LLM, SamplingParams
@@ -14,7 +16,7 @@ from vllm import LLM, SamplingParams
 def loaded() -> Iterator[Generate]:
     model = LLM(
         sys.argv[1],
-        dtype="bfloat16",
+        dtype="bfloat16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "float32",
         max_model_len=1024,
         max_num_seqs=int(sys.argv[2]),
         enable_prefix_caching=False,
