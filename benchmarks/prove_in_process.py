@@ -3,8 +3,8 @@
 N streams begin at once with prompts of 24 tokens and write 128 each, greedy, past EOS; the prompts' time is counted.
 Every engine is in a process of its own that does nothing else (peers/offline.py says what it is asked), with its
 defaults and as many streams as are asked for at most; all are loaded while they take turns. vLLM runs the dequantized
-weights in bf16 (float32 where the CPU has no bf16), llama.cpp the file as shipped and, for the default model, requantized to Q4_0 (other weights: read its
-perplexity in `make prove peers`, which has those of all).
+weights in bf16 (float32 where the CPU has no bf16), llama.cpp the file as shipped and, for the default model,
+requantized to Q4_0 (other weights: read its perplexity in `make prove peers`, which has those of all).
 
 Broken off, it goes on with the next round. Peers are set up by benchmarks/peers/*.sh; one that is not there is named.
 
