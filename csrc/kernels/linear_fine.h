@@ -9,12 +9,11 @@
 // Dot products stay below 2^28 and so exact in int32; becoming floats, they are rounded once.
 //
 // Version 1  Two int8 digits, each with a scale of its own, as two rows of linear.h, whose results were
-// added. AVX2
-//            has no product for two bytes that both use all bits, so weights of 8 bits were two digits as
-//            well.
-// Version 2  One product of 16 bits: two neighbours of one input quad at a time, for which a byte is masked
-// or shifted
-//            into place (that is why codes stand in the order 0 2 1 3). On AVX2 half the instructions.
+//            added. AVX2 has no product for two bytes that both use all bits, so weights of 8 bits were two
+//            digits as well.
+// Version 2  One product of 16 bits: two inputs of a quad at a time, for which bytes are masked or shifted
+//            into place (that is why codes stand in the order 0 2 1 3). On AVX2 less than half the time for
+//            weights of 8 bits, 0.8 to 0.9 for fewer.
 #pragma once
 
 #include "kernels/kernel_set.h"

@@ -7,9 +7,8 @@
 //           then scale * ((acc0 + acc1) + (acc2 + acc3))
 //   expand  one accumulator from 0, input after input, likewise; then y = y + acc
 //
-// Version 1: the general float product for both, then additions. A row or two walked down k in one chain, and
-// waited
-//            for each step of it.
+// Version 1: the general float product for both, then additions. A row or two walked down k in one chain,
+//            and waited for each step of it.
 // Version 2: this. Four chains a row for A; rows and panels side by side for B, added where they are made.
 #pragma once
 

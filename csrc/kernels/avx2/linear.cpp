@@ -7,13 +7,16 @@
 // Version 2  Two paths, as with AVX-512. Few rows: codes are widened in registers, each broadcast of
 //            activations serves both halves of a panel. Many rows: a chunk of the panel is widened into L1
 //            once, then tiles of rows sweep over it. In cache on Zen 3: 1.3 times version 1 with 1 row, 1.4
-//            with 4 and more, of 4 bits (100 of 166 G multiplications/s, what the ports allow).
+//            with 4 and more, of 4 bits (100 of 166 G multiplications/s, what the ports allow; these cores
+//            dispatch four vector instructions a cycle, loads among them, and that is what it is bound by).
 // Version 3  Prefetch, 16 KiB ahead with few rows, the next panel with many: from memory 1.2 to 1.5 times
-//            with 1 to 4 rows, 1.05 with 32. Few rows are up to 16: 1.2 times there.
+//            with 1 to 4 rows, 1.05 with 32.
+// Version 4  Whoever calls says which way to go (Sweep), having asked the machine.
 #include "kernels/linear.h"
 
 #include <immintrin.h>
 
+#include "kernels/avx2/product.h"
 #include "kernels/avx2/widen.h"
 #include "kernels/panel.h"
 
@@ -35,9 +38,6 @@ inline __m256i broadcast4(const int8_t* codes) {
 // Rows of a tile: what the 16 registers bear.
 template <WeightFormat F>
 constexpr int tile_rows = traits_of(F).bits == 8 ? 2 : 4;
-
-// Keeps a sum where it stands. GCC 12 else computes all products of a group first, and spills most of them.
-inline __attribute__((always_inline)) void settle(__m256i& sum) { __asm__ volatile("" : "+x"(sum)); }
 
 // Exact dot products of vectors [Begin, End) of a group with R rows, both halves: codes(j, h) are the
 // unsigned codes of vector j, below 8 bits.
@@ -102,14 +102,6 @@ inline __attribute__((always_inline)) void multiply_digits(const Codes& codes,
                                          _mm256_madd_epi16(pairs[r][h][1], _mm256_set1_epi16(16)));
         }
     }
-}
-
-// acc = fma(float(dot + start * 2^Zero), scale_w * scale_x, acc); a negative Zero starts from nothing.
-template <int Zero>
-inline __attribute__((always_inline)) __m256 add_dot(__m256i dot, int32_t start, __m256 weight_scale,
-                                                     float scale, __m256 acc) {
-    if constexpr (Zero >= 0) dot = _mm256_add_epi32(dot, _mm256_slli_epi32(_mm256_set1_epi32(start), Zero));
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(weight_scale, _mm256_set1_ps(scale)), acc);
 }
 
 // One group of R rows, both halves: acc[r][h] += group of weights . group of row r. scales(h) are the scales
@@ -364,42 +356,20 @@ void linear_float(const PackedMatrix& w, const ActivationRows& x, float* y, int6
 }  // namespace
 
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, ActivationGroup* out) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t begin = 0; begin < k; begin += kGroup, ++out) {
-            const float* values = x + r * x_stride + begin;
-            alignas(32) float padded[kGroup] = {};
-            if (k - begin < kGroup) {
-                memcpy(padded, values, static_cast<size_t>(k - begin) * sizeof(float));
-                values = padded;
-            }
-            __m256 parts[4];
-            __m256 tops = _mm256_setzero_ps();
-            for (int i = 0; i < 4; ++i) {
-                parts[i] = _mm256_loadu_ps(values + 8 * i);
-                tops = _mm256_max_ps(tops, _mm256_andnot_ps(sign, parts[i]));
-            }
-            const float top = max_of(tops);
-            const float scale = top < 0x1p-100f ? 0.0f : top / 127.0f;
-            const __m256 inverse = _mm256_set1_ps(scale == 0.0f ? 0.0f : 1.0f / scale);
-            __m256i codes[4];
-            for (int i = 0; i < 4; ++i) {
-                codes[i] = _mm256_cvtps_epi32(_mm256_round_ps(_mm256_mul_ps(parts[i], inverse),
-                                                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-            }
-            // Packing goes by halves of a register: words 0 4 1 5 | 2 6 3 7 of four codes each are put in
-            // order.
-            const __m256i packed =
-                _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(codes[0], codes[1]),
-                                                               _mm256_packs_epi32(codes[2], codes[3])),
-                                            _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            const Rounded group = round_group<127>(x + r * x_stride + begin, k - begin);
+            // Packing works within halves of a register: the lower fours of all parts come first, then the
+            // upper.
+            const __m256i packed = _mm256_permutevar8x32_epi32(
+                _mm256_packs_epi16(_mm256_packs_epi32(group.codes[0], group.codes[1]),
+                                   _mm256_packs_epi32(group.codes[2], group.codes[3])),
+                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->codes), packed);
-            const int32_t low = sum_of(_mm256_add_epi32(codes[0], codes[1]));
-            const int32_t high = sum_of(_mm256_add_epi32(codes[2], codes[3]));
-            out->scale = scale;
-            out->offset = scale * static_cast<float>(low + high);
-            out->neg_sum = -(low + high);
-            out->neg_low_sum = -low;
+            out->scale = group.scale;
+            out->offset = group.scale * static_cast<float>(group.sum);
+            out->neg_sum = -group.sum;
+            out->neg_low_sum = -group.low_sum;
         }
     }
 }

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/avx2/product.h"
 #include "kernels/avx2/widen.h"
 #include "kernels/panel.h"
 
@@ -17,9 +18,6 @@ constexpr int kRows = 4;       // of a tile
 inline __m256i broadcast2(const int16_t* codes) {
     return _mm256_set1_epi32(*reinterpret_cast<const int32_t __attribute__((may_alias))*>(codes));
 }
-
-// Keeps a sum where it stands. GCC 12 else computes all products of a group first, and spills most of them.
-inline __attribute__((always_inline)) void settle(__m256i& sum) { __asm__ volatile("" : "+x"(sum)); }
 
 // Exact dot products of quads [Begin, End) of a group with R rows, both halves.
 template <int Bits, int Begin, int End, int R>
@@ -49,14 +47,6 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* group, const 
             }
         }
     }
-}
-
-// acc = fma(float(dot + start * 2^Zero), scale_w * scale_x, acc); a negative Zero starts from nothing.
-template <int Zero>
-inline __attribute__((always_inline)) __m256 add_dot(__m256i dot, int32_t start, __m256 weight_scale,
-                                                     float scale, __m256 acc) {
-    if constexpr (Zero >= 0) dot = _mm256_add_epi32(dot, _mm256_slli_epi32(_mm256_set1_epi32(start), Zero));
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(weight_scale, _mm256_set1_ps(scale)), acc);
 }
 
 template <WeightFormat F, int R>
@@ -104,75 +94,26 @@ void tile(const PackedMatrix& w, const PanelLayout& layout, const FineGroup* x, 
     for (int r = 0; r < R; ++r) store_panel(w.n - panel * kLanes, acc[r], y + r * y_stride + panel * kLanes);
 }
 
-// The last rows, fewer than a whole tile.
-template <WeightFormat F, int R>
-void rest(int64_t rows, const PackedMatrix& w, const PanelLayout& layout, const FineGroup* x, float* y,
-          int64_t y_stride, int64_t panel) {
-    if (rows == R) {
-        tile<F, R>(w, layout, x, y, y_stride, panel);
-    } else if constexpr (R > 1) {
-        rest<F, R - 1>(rows, w, layout, x, y, y_stride, panel);
-    }
-}
-
 }  // namespace
 
 void quantize_fine(const float* x, int64_t k, FineGroup* out) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int64_t begin = 0; begin < k; begin += kGroup, ++out) {
-        const float* values = x + begin;
-        alignas(32) float padded[kGroup] = {};
-        if (k - begin < kGroup) {
-            memcpy(padded, values, static_cast<size_t>(k - begin) * sizeof(float));
-            values = padded;
-        }
-        __m256 parts[4];
-        __m256 tops = _mm256_setzero_ps();
-        for (int i = 0; i < 4; ++i) {
-            parts[i] = _mm256_loadu_ps(values + 8 * i);
-            tops = _mm256_max_ps(tops, _mm256_andnot_ps(sign, parts[i]));
-        }
-        const float top = max_of(tops);
-        const float scale = top < 0x1p-100f ? 0.0f : top / 32767.0f;
-        const __m256 inverse = _mm256_set1_ps(scale == 0.0f ? 0.0f : 1.0f / scale);
-        __m256i codes[4];
-        for (int i = 0; i < 4; ++i) {
-            codes[i] = _mm256_cvtps_epi32(_mm256_round_ps(_mm256_mul_ps(parts[i], inverse),
-                                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-        }
+        const Rounded group = round_group<32767>(x + begin, k - begin);
         // Quads 0 2 | 1 3 of each pair of registers come out; words 1 and 2 of every quad change places.
         for (int i = 0; i < 2; ++i) {
-            __m256i packed = _mm256_packs_epi32(codes[2 * i], codes[2 * i + 1]);
+            __m256i packed = _mm256_packs_epi32(group.codes[2 * i], group.codes[2 * i + 1]);
             packed = _mm256_permute4x64_epi64(packed, _MM_SHUFFLE(3, 1, 2, 0));
             packed = _mm256_shufflelo_epi16(packed, _MM_SHUFFLE(3, 1, 2, 0));
             packed = _mm256_shufflehi_epi16(packed, _MM_SHUFFLE(3, 1, 2, 0));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->codes + 16 * i), packed);
         }
-        const int32_t low = sum_of(_mm256_add_epi32(codes[0], codes[1]));
-        const int32_t high = sum_of(_mm256_add_epi32(codes[2], codes[3]));
-        out->scale = scale;
-        out->offset = scale * static_cast<float>(low + high);
-        out->neg_sum = -(low + high);
-        out->neg_low_sum = -low;
+        out->scale = group.scale;
+        out->offset = group.scale * static_cast<float>(group.sum);
+        out->neg_sum = -group.sum;
+        out->neg_low_sum = -group.low_sum;
     }
 }
 
-void linear_fine(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                 int64_t panel_begin, int64_t panel_end) {
-    with_format(w.format, [&](auto format) {
-        if constexpr (!is_float(format())) {
-            const PanelLayout layout = panel_layout(format(), w.k);
-            for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-                int64_t row = 0;
-                for (; row + kRows <= x.rows; row += kRows) {
-                    tile<format(), kRows>(w, layout, x.fine + row * layout.groups, y + row * y_stride,
-                                          y_stride, panel);
-                }
-                rest<format(), kRows - 1>(x.rows - row, w, layout, x.fine + row * layout.groups,
-                                          y + row * y_stride, y_stride, panel);
-            }
-        }
-    });
-}
-
 }  // namespace temper::TEMPER_ISA
+
+#include "kernels/linear_fine.inc"

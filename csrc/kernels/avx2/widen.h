@@ -1,5 +1,4 @@
-// Codes, scales and outputs of a packed panel as AVX2 registers: 8 lanes ("half" 0 or 1 of a panel's 16)
-// each.
+// Codes, scales and outputs of a packed panel as AVX2 registers of 8 lanes each: "half" 0 or 1 of its 16.
 #pragma once
 
 #include <immintrin.h>
@@ -89,18 +88,6 @@ static inline __attribute__((always_inline)) void store_panel(int64_t lanes, con
                 y + 8 * h, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)), first), values[h]);
         }
     }
-}
-
-static inline int32_t sum_of(__m256i v) {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
-static inline float max_of(__m256 v) {
-    __m128 top = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    top = _mm_max_ps(top, _mm_movehl_ps(top, top));
-    return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
 }  // namespace temper::TEMPER_ISA

@@ -10,13 +10,13 @@
 //            multiplying overlap: 80 -> 95 % of what VNNI can multiply with 32 rows, 50 -> 64 % with 8.
 //            With 5 to 8 rows, widening in registers: 75 % with 8.
 // Version 4  64 rows and more: two panels at once and half as many rows, so that a broadcast quad is
-// multiplied
-//            twice. Zen 4 loads one vector a cycle and multiplies one, so a load for each product was what it
-//            waited for: a prompt of 512 takes 0.86 of the time. With fewer rows it gains nothing.
+//            multiplied twice. Zen 4 loads one vector a cycle and multiplies one, so a load for each
+//            product was what it waited for: a prompt of 512 takes 0.86 of the time. With fewer rows it
+//            gains nothing.
 // Version 5  Few rows: what is fetched ahead are all bytes of the panels, not their codes alone. A fifth of
-// the lines,
-//            wherever scales lie between, had to be waited for: 1 row at 57 -> 100 % of the read bandwidth of
-//            one core of a Zen 4, 62 -> 90 % of two.
+//            the lines, wherever scales lie between, had to be waited for: 1 row at 57 -> 100 % of the read
+//            bandwidth of one core of a Zen 4, 62 -> 90 % of two.
+// Version 6  Whoever calls says which way to go (Sweep), having asked the machine.
 #include "kernels/linear.h"
 
 #include <immintrin.h>

@@ -106,17 +106,6 @@ void tile(const PackedMatrix& w, const PanelLayout& layout, const FineGroup* x, 
     for (int r = 0; r < R; ++r) _mm512_mask_storeu_ps(y + r * y_stride + panel * kLanes, mask, acc[r]);
 }
 
-// The last rows, fewer than a whole tile.
-template <WeightFormat F, int R>
-void rest(int64_t rows, const PackedMatrix& w, const PanelLayout& layout, const FineGroup* x, float* y,
-          int64_t y_stride, int64_t panel) {
-    if (rows == R) {
-        tile<F, R>(w, layout, x, y, y_stride, panel);
-    } else if constexpr (R > 1) {
-        rest<F, R - 1>(rows, w, layout, x, y, y_stride, panel);
-    }
-}
-
 }  // namespace
 
 void quantize_fine(const float* x, int64_t k, FineGroup* out) {
@@ -146,22 +135,6 @@ void quantize_fine(const float* x, int64_t k, FineGroup* out) {
     }
 }
 
-void linear_fine(const PackedMatrix& w, const ActivationRows& x, float* y, int64_t y_stride,
-                 int64_t panel_begin, int64_t panel_end) {
-    with_format(w.format, [&](auto format) {
-        if constexpr (!is_float(format())) {
-            const PanelLayout layout = panel_layout(format(), w.k);
-            for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-                int64_t row = 0;
-                for (; row + kRows <= x.rows; row += kRows) {
-                    tile<format(), kRows>(w, layout, x.fine + row * layout.groups, y + row * y_stride,
-                                          y_stride, panel);
-                }
-                rest<format(), kRows - 1>(x.rows - row, w, layout, x.fine + row * layout.groups,
-                                          y + row * y_stride, y_stride, panel);
-            }
-        }
-    });
-}
-
 }  // namespace temper::TEMPER_ISA
+
+#include "kernels/linear_fine.inc"

@@ -6,13 +6,13 @@ load anything: they do so side by side. Importing this imports next to nothing.
 
 from __future__ import annotations
 
-from temper.engines.native import OPENER
+from temper.engines import NATIVE
 from temper.engines.native.spawn import end_spare, prepare_spare
 
 
 def prepare() -> None:
     """Spawn a worker of the native engine, which imports and waits; the first such engine takes it."""
-    prepare_spare(OPENER)
+    prepare_spare(NATIVE)
 
 
 def give_up() -> None:

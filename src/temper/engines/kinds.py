@@ -13,9 +13,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import cast
 
+from temper.engines import NATIVE
 from temper.engines.base import Engine
 from temper.engines.context import Context as Context
-from temper.engines.native import OPENER
 from temper.errors import ProfileError
 from temper.profile.schema import NativeEngine, Profile, Section
 
@@ -58,7 +58,7 @@ def build_section(section: Section, context: Context) -> Engine:
     """The engine of one section; combinators build their children with it."""
     kind: str = getattr(section, "kind", "")
     if isinstance(section, NativeEngine) and section.in_process:
-        return _load(kind, OPENER)(section, context)  # the SDK's and the tests' way
+        return _load(kind, NATIVE)(section, context)  # the SDK's and the tests' way
     table = BUILT_IN if kind in BUILT_IN else kinds()
     if kind not in table:
         near = difflib.get_close_matches(kind, table, n=1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from temper.engines import ahead
-from temper.engines.native import OPENER, spawn
+from temper.engines import NATIVE, ahead
+from temper.engines.native import spawn
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
@@ -41,12 +41,12 @@ async def test_a_spare_is_taken_once():
 
 
 async def test_a_spare_that_imported_something_else_or_died_is_not_taken():
-    spawn.prepare_spare(OPENER)
+    spawn.prepare_spare(NATIVE)
     other = spawn.worker(FAKE)
     assert other is not spare()
     spare().kill()
     await until(lambda: not spare().is_alive)
-    fresh = spawn.worker(OPENER)
+    fresh = spawn.worker(NATIVE)
     try:
         assert fresh.is_alive
     finally:

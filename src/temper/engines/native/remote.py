@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from temper.engines import NATIVE
 from temper.engines.base import Capabilities, Engine, Health, Stats
-from temper.engines.native import OPENER, wire
+from temper.engines.native import wire
 from temper.engines.native.admission import Admission, Ticket
 from temper.engines.native.hot import change_adapters
 from temper.engines.native.plain import values_of
@@ -66,7 +67,7 @@ class WorkerEngine(Engine):
         section: NativeSection,
         context: Context,
         *,
-        opener: str = OPENER,
+        opener: str = NATIVE,
         kill_after_s: float = 120.0,
         beat_timeout_s: float = _BEAT_TIMEOUT_S,
     ) -> None:
