@@ -26,6 +26,12 @@ def spare() -> spawn.WorkerProcess:
     return spawn._spare
 
 
+async def killed(*processes: spawn.WorkerProcess) -> None:
+    for one in processes:
+        one.kill()
+        await one.end(1.0)
+
+
 async def test_a_spare_is_taken_once():
     spawn.prepare_spare(FAKE)
     spawn.prepare_spare(FAKE)
@@ -35,9 +41,7 @@ async def test_a_spare_is_taken_once():
         assert taken is waiting
         assert another.pid != taken.pid
     finally:
-        for one in (taken, another):
-            one.kill()
-            await one.end(1.0)
+        await killed(taken, another)
 
 
 async def test_a_spare_that_imported_something_else_or_died_is_not_taken():
@@ -50,9 +54,7 @@ async def test_a_spare_that_imported_something_else_or_died_is_not_taken():
     try:
         assert fresh.is_alive
     finally:
-        for one in (other, fresh):
-            one.kill()
-            await one.end(1.0)
+        await killed(other, fresh)
 
 
 async def test_hanging_up_ends_a_spare_that_was_told_nothing():
