@@ -40,28 +40,12 @@ void linear_float(const PackedMatrix& w, const ActivationRows& x, float* y, int6
 void quantize_rows(const float* x, int64_t x_stride, int64_t rows, int64_t k, ActivationGroup* out) {
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t begin = 0; begin < k; begin += kGroup, ++out) {
-            const float* values = x + r * x_stride + begin;
-            const int count = static_cast<int>(k - begin < kGroup ? k - begin : kGroup);
-            float top = 0.0f;
-            for (int i = 0; i < count; ++i) {
-                const float size = __builtin_fabsf(values[i]);
-                top = size > top ? size : top;
-            }
-            const float scale = top < 0x1p-100f ? 0.0f : top / 127.0f;
-            const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
-            int32_t low = 0;
-            int32_t high = 0;
-            for (int i = 0; i < kGroup; ++i) {
-                // Adding and taking away 1.5 * 2^23 rounds half to even wherever the result is small.
-                const float shifted = i < count ? values[i] * inverse + 0x1.8p23f : 0x1.8p23f;
-                const int32_t code = static_cast<int32_t>(shifted - 0x1.8p23f);
-                out->codes[i] = static_cast<int8_t>(code);
-                (i < 16 ? low : high) += code;
-            }
-            out->scale = scale;
-            out->offset = scale * static_cast<float>(low + high);
-            out->neg_sum = -(low + high);
-            out->neg_low_sum = -low;
+            const Rounded group = round_group<127>(x + r * x_stride + begin, k - begin);
+            for (int i = 0; i < kGroup; ++i) out->codes[i] = static_cast<int8_t>(group.codes[i]);
+            out->scale = group.scale;
+            out->offset = group.scale * static_cast<float>(group.sum);
+            out->neg_sum = -group.sum;
+            out->neg_low_sum = -group.low_sum;
         }
     }
 }

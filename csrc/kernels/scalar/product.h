@@ -73,4 +73,34 @@ static inline void multiply_panel(const PackedMatrix& w, const Group* x, int64_t
     }
 }
 
+// A group of up to 32 activations in integers.
+struct Rounded {
+    int32_t codes[kGroup];
+    float scale;
+    int32_t low_sum;  // of the first 16 codes
+    int32_t sum;
+};
+
+// Codes of up to `Top` either way, half to even; zeros past `left`.
+template <int Top>
+static inline Rounded round_group(const float* values, int64_t left) {
+    const int count = static_cast<int>(left < kGroup ? left : kGroup);
+    float top = 0.0f;
+    for (int i = 0; i < count; ++i) {
+        const float size = __builtin_fabsf(values[i]);
+        top = size > top ? size : top;
+    }
+    Rounded out{};
+    out.scale = top < 0x1p-100f ? 0.0f : top / static_cast<float>(Top);
+    const float inverse = out.scale == 0.0f ? 0.0f : 1.0f / out.scale;
+    for (int i = 0; i < kGroup; ++i) {
+        // Adding and taking away 1.5 * 2^23 rounds half to even wherever the result is small.
+        const float shifted = i < count ? values[i] * inverse + 0x1.8p23f : 0x1.8p23f;
+        out.codes[i] = static_cast<int32_t>(shifted - 0x1.8p23f);
+        out.sum += out.codes[i];
+        if (i < 16) out.low_sum += out.codes[i];
+    }
+    return out;
+}
+
 }  // namespace temper::TEMPER_ISA
