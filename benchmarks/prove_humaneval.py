@@ -1,7 +1,8 @@
 """HumanEval by Qwen2.5-Coder 1.5B (Q4_K_M), greedily: our engine and llama.cpp on the same file.
 
 What both write is run against the tasks' tests in the sandbox, and judged task by task (Tango's interval for paired
-shares): a kernel that loses quality would lose functions.
+shares): a kernel that loses quality would lose functions. Both are asked without any penalty for repetition: ours would
+take the model's makers' advice, llama-server has none of its own, and a penalty keeps a model from the words of its task.
 
     make prove humaneval ARGS='--llama /opt/peers/llama_cpp/build/bin --count 164'
 """
@@ -34,7 +35,7 @@ def main() -> int:
     with launched(command, port, timeout_s=180) as server:
         found = api.evaluate(
             given.model, against=server.url, suites=("humaneval",), count=given.count, seed=SEED,
-            sampling={"temperature": 0.0}, concurrency=STREAMS, in_process=True, answers=True, tell=tell,
+            sampling={"temperature": 0.0, "repetition_penalty": 1.0}, concurrency=STREAMS, in_process=True, answers=True, tell=tell,
         )  # fmt: skip
     [suite] = found["suites"]
     report.write("humaneval", "HumanEval beside llama.cpp on the same weights", body(suite, given), {"suite": suite})
@@ -64,8 +65,8 @@ def body(suite: dict[str, Any], given: argparse.Namespace) -> str:
     }
     equal = sum(texts["ours"][key] == texts["theirs"].get(key) for key in texts["ours"])
     return "\n\n".join([
-        f"`{given.model}`, greedy, {STREAMS} at a time, at most 512 tokens an answer, each under its own reading of "
-        "the file's chat template.",
+        f"`{given.model}`, greedy without penalties, {STREAMS} at a time, at most 512 tokens an answer, each under its "
+        "own reading of the file's chat template.",
         report.table(rows),
         f"Ours less llama.cpp's: {100 * verdict['effect']:+.1f} points ({100 * low:+.1f} … {100 * high:+.1f}), "
         f"**{verdict['verdict']}**: {verdict['reason']}. {equal} of {len(texts['ours'])} answers are the same to the "

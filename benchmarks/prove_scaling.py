@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from kept import Kept
-from step_time import I32, decode_batch, prompt_batch
+from step_time import CHUNK, decode_batch, fill, prompt_batch
 
 import report
 from temper import api
@@ -41,7 +41,6 @@ from temper.models.architectures import architecture
 from temper.models.checkpoint import open_checkpoint
 
 DEFAULT = "135 M"
-CHUNK = 512
 STEPS = 9
 SHAPES = {
     "0.5 B": ModelConfig("qwen2", 24, 896, 14, 2, 64, 4864, 151936, 32768, 1e-6, 1e6, tied_embeddings=True),
@@ -123,14 +122,14 @@ class Bench:
             )
             # As the default profile has it, so that a point is what a user gets.
             self.executor: NativeExecutor = load_executor(program, tensors, spec, threads=threads, two_digits="head")
-        self.limits = limits.measure(self.executor.isa, threads, self.executor.weight_bytes)
+        self.threads = threads
 
     def run(self, case: Case) -> dict[str, Any]:
         """Median and best time of a step, and the least that the machine allows, ms."""
         if case.prefill:
             batch = prompt_batch(case.context)
         else:
-            self._fill(case)
+            fill(self.executor, case.streams, case.context, case.pages)
             batch = decode_batch(case.streams, case.context, case.pages)
         tokens = len(batch.tokens)
         self.executor.forward(batch)
@@ -139,8 +138,8 @@ class Bench:
             begin = time.perf_counter()
             self.executor.forward(batch)
             seconds.append(time.perf_counter() - begin)
-        least, bound = self._least(batch)
         median = statistics.median(seconds)
+        least, found = self._least(batch)
         return asdict(case) | {
             "median_ms": median * 1e3,
             "best_ms": min(seconds) * 1e3,
@@ -148,36 +147,29 @@ class Bench:
             "limit_ms": least * 1e3,
             "limit_tokens_per_s": tokens / least,
             "of_limit": least / median,
-            "bound": bound,
+            **found,
         }
 
-    def _fill(self, case: Case) -> None:
-        """The tokens behind each stream, prefilled for the first and then for the others."""
-        for stream in range(case.streams):
-            for start in range(0, case.context, CHUNK):
-                self.executor.forward(self._chunk(stream, start, min(CHUNK, case.context - start), case.pages))
+    def _least(self, batch: StepBatch) -> tuple[float, dict[str, Any]]:
+        """Seconds that the step takes at least, and what sets them; its bytes are counted in a step of its own.
 
-    def _chunk(self, stream: int, start: int, length: int, pages: int) -> StepBatch:
-        positions = np.arange(start, start + length, dtype=I32)
-        return StepBatch(
-            tokens=(positions * 7 + stream * 3 + 3) % 1000,
-            positions=positions,
-            q_starts=np.array([0, length], I32),
-            context_lens=np.array([start + length], I32),
-            block_tables=np.arange(stream * pages, (stream + 1) * pages, dtype=I32)[None],
-            logit_rows=np.array([length - 1], I32),
-        )
-
-    def _least(self, batch: StepBatch) -> tuple[float, str]:
-        """Seconds that the step takes at least, and what sets them; counted by the executor in a step of its own."""
+        Bandwidth is that of reading as much as the step does, in the same minute: a small set lies in a cache partly.
+        """
         self.executor.set_timing(True)
         self.executor.reset_op_times()
         self.executor.forward(batch)
         ops = self.executor.op_times()
         self.executor.set_timing(False)
         done = {kind: sum(op.operations for op in ops if op.arithmetic == kind) for kind in ("int8", "bf16", "f32")}
-        moving, computing = self.limits.least_s(sum(op.bytes for op in ops), done["int8"], done["bf16"], done["f32"])
-        return (moving, "bandwidth") if moving >= computing else (computing, "arithmetic")
+        step_bytes = sum(op.bytes for op in ops)
+        machine = limits.measure(self.executor.isa, self.threads, step_bytes)
+        moving, computing = machine.least_s(step_bytes, done["int8"], done["bf16"], done["f32"])
+        return max(moving, computing), {
+            "bound": "bandwidth" if moving >= computing else "arithmetic",
+            "step_bytes": step_bytes,
+            "read_bytes_per_s": machine.read_bytes_per_s,
+            "int8_operations_per_s": machine.int8_operations_per_s,
+        }
 
 
 def measured(wanted: list[Case], kept: Kept, cache: Path) -> list[dict[str, Any]]:
@@ -191,8 +183,6 @@ def measured(wanted: list[Case], kept: Kept, cache: Path) -> list[dict[str, Any]
             row = bench.run(case) | {
                 "isa": bench.executor.isa,
                 "arithmetic": bench.executor.arithmetic,
-                "read_bytes_per_s": bench.limits.read_bytes_per_s,
-                "int8_operations_per_s": bench.limits.int8_operations_per_s,
                 "weight_bytes": bench.executor.weight_bytes,
             }
             kept.add(case.name, row)
@@ -211,6 +201,9 @@ def shown(rows: list[dict[str, Any]], *names: str) -> str:
                 "limit tokens/s": row["limit_tokens_per_s"],
                 "of the limit": f"{row['of_limit']:.0%}",
                 "set by": row["bound"],
+                "MB a step": f"{row['step_bytes'] / 1e6:,.0f}",
+                "read GB/s": row["read_bytes_per_s"] / 1e9,
+                "int8 Gops/s": f"{row['int8_operations_per_s'] / 1e9:,.0f}",
             }
             for row in rows
         ]
@@ -257,14 +250,10 @@ def main() -> None:
     machine = f"{rows[0]['isa']}, {rows[0]['arithmetic']}"
     page = report.HERE / "scaling.html"
     page.write_text(drawing.document("How the engine scales", parts), "utf-8")
-    bandwidths = "; ".join(
-        f"{model}, {threads} threads: {row['read_bytes_per_s'] / 1e9:.1f} GB/s over {row['weight_bytes'] / 1e6:,.0f} "
-        f"MB, {row['int8_operations_per_s'] / 1e9:,.0f} int8 Gops/s"
-        for (model, threads), row in {(row["model"], row["threads"]): row for row in rows}.items()
-    )
     body = (
         f"{machine}. A step of N streams, in process: no server, scheduler or sampling. The limit is the longer of "
-        "reading its bytes at the measured bandwidth and doing its operations at the measured peak. Drawn: "
+        "reading its bytes at the bandwidth of reading as many in a row, and doing its operations at the measured peak, "
+        "both measured right after it. Drawn: "
         f"[{page.name}]({page.name}).\n\n## Streams, 128 tokens behind each (135 M)\n\n"
         + shown(streams[1] + streams[2], "threads", "streams")
         + "\n\n## Context (135 M, 2 threads)\n\n"
@@ -273,7 +262,6 @@ def main() -> None:
         + shown([row for found in sizes.values() for row in found], "model", "streams")
         + "\n\n## A prompt of 512 tokens (2 threads)\n\n"
         + shown(prompts, "model")
-        + f"\n\nMeasured beside it: {bandwidths}."
     )
     report.write("scaling", "How the engine scales", body, {"schema": "temper.prove_scaling/1", "rows": rows})
 

@@ -77,12 +77,8 @@ void Executor::attention_item(const AttentionWork& work, int64_t item, int worke
     // Queries [head_dim][kTileRows], scaled; and what each may see.
     int64_t row_begin[kTileRows], row_end[kTileRows];
     tile.seen_begin = std::numeric_limits<int64_t>::max();
-    for (int64_t r = 0; r < kTileRows; ++r) {
+    for (int64_t r = 0; r < tile.count; ++r) {
         float* to = scratch.q.data() + r;
-        if (r >= tile.count) {
-            for (int64_t d = 0; d < head_dim; ++d) to[d * kTileRows] = 0;
-            continue;
-        }
         const int64_t token = q_start + (tile.first + r) / group;
         const int64_t head = tile.kv_head * group + (tile.first + r) % group;
         const float* from = work.q[token] + head * head_dim;

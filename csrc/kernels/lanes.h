@@ -100,7 +100,21 @@ TEMPER_INLINE i32x16 to_integers(f32x16 v) { return __builtin_convertvector(v, i
 
 TEMPER_INLINE f32x16 same_bits(i32x16 v) { return (f32x16)v; }
 
+// What one register holds, for loops that must count their registers: 16 lanes, or 8 with AVX2.
+typedef f32x16 f32reg;
+constexpr int kRegLanes = 16;
+
+TEMPER_INLINE f32reg splat_reg(float x) { return splat(x); }
+TEMPER_INLINE f32reg load_reg(const float* p) { return load16(p); }
+TEMPER_INLINE f32reg load_reg(const uint16_t* p) { return load16(p); }
+TEMPER_INLINE void store_reg(float* p, f32reg v) { store16(p, v); }
+TEMPER_INLINE f32reg fma_reg(f32reg a, f32reg b, f32reg c) { return fma16(a, b, c); }
+// 16 lanes from as many registers as they take.
+TEMPER_INLINE f32x16 joined(const f32reg* regs) { return regs[0]; }
+
 #endif
+
+constexpr int kRegsOf16 = 16 / kRegLanes;
 
 constexpr i32x16 kLaneIndex{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -123,6 +137,20 @@ TEMPER_INLINE f32x16 load_part(const uint16_t* p, int64_t count) {
     return load16(lanes);
 }
 
+// Likewise of a register; more are not wanted than it holds.
+template <class Number>
+TEMPER_INLINE f32reg load_reg_part(const Number* p, int64_t count) {
+    Number lanes[kRegLanes] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+    return load_reg(lanes);
+}
+
+TEMPER_INLINE void store_reg_part(float* p, f32reg v, int64_t count) {
+    float lanes[kRegLanes];
+    store_reg(lanes, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+}
+
 // The 16 lanes summed as a tree: halves, quarters, pairs.
 TEMPER_INLINE float fold_sum(f32x16 v) {
     float lanes[16];
@@ -142,19 +170,33 @@ TEMPER_INLINE float fold_max(f32x16 v) {
 
 // e^x for x <= 88, two units in the last place; 0 below -87 and for NaN. No fused steps: numpy, which
 // has none, writes the same (exp32 in sampling_reference.py).
+//
+// One result is a chain of twenty steps, longer than what a core looks ahead: N of them go step by step.
+template <int N>
+TEMPER_INLINE void exp16(f32x16 (&x)[N]) {
+    i32x16 usable[N];
+    f32x16 n[N], r[N], p[N];
+    const auto each = [](auto step) __attribute__((always_inline)) {
+        for (int i = 0; i < N; ++i) step(i);
+    };
+    each([&](int i) { usable[i] = x[i] >= splat(-87.0f); });
+    each([&](int i) { x[i] = choose(usable[i], x[i], f32x16{}); });
+    each([&](int i) { n[i] = (x[i] * 1.44269504f + 12582912.0f) - 12582912.0f; });
+    each([&](int i) { r[i] = (x[i] - n[i] * 0.693359375f) - n[i] * -2.12194440e-4f; });
+    each([&](int i) { p[i] = 1.9875691500e-4f * r[i] + 1.3981999507e-3f; });
+    each([&](int i) { p[i] = p[i] * r[i] + 8.3334519073e-3f; });
+    each([&](int i) { p[i] = p[i] * r[i] + 4.1665795894e-2f; });
+    each([&](int i) { p[i] = p[i] * r[i] + 1.6666665459e-1f; });
+    each([&](int i) { p[i] = p[i] * r[i] + 5.0000001201e-1f; });
+    each([&](int i) { p[i] = (p[i] * (r[i] * r[i]) + r[i]) + 1.0f; });
+    each([&](int i) { p[i] = p[i] * same_bits((to_integers(n[i]) + 127) << 23); });
+    each([&](int i) { x[i] = choose(usable[i], p[i], f32x16{}); });
+}
+
 TEMPER_INLINE f32x16 exp16(f32x16 x) {
-    const i32x16 usable = x >= splat(-87.0f);
-    x = choose(usable, x, f32x16{});
-    const f32x16 n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    const f32x16 r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-    f32x16 p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const f32x16 y = (p * (r * r) + r) + 1.0f;
-    const i32x16 power = (to_integers(n) + 127) << 23;
-    return choose(usable, y * same_bits(power), f32x16{});
+    f32x16 one[1] = {x};
+    exp16(one);
+    return one[0];
 }
 
 }  // namespace temper::TEMPER_ISA

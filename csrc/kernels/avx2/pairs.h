@@ -82,4 +82,18 @@ TEMPER_INLINE i32x16 to_integers(f32x16 v) {
 
 TEMPER_INLINE f32x16 same_bits(i32x16 v) { return {(f32x8)v.low, (f32x8)v.high}; }
 
+typedef f32x8 f32reg;
+constexpr int kRegLanes = 8;
+
+TEMPER_INLINE f32reg splat_reg(float x) { return (f32reg)_mm256_set1_ps(x); }
+TEMPER_INLINE f32reg load_reg(const float* p) { return (f32reg)_mm256_loadu_ps(p); }
+TEMPER_INLINE f32reg load_reg(const uint16_t* p) {
+    return (f32reg)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+TEMPER_INLINE void store_reg(float* p, f32reg v) { _mm256_storeu_ps(p, (__m256)v); }
+TEMPER_INLINE f32reg fma_reg(f32reg a, f32reg b, f32reg c) {
+    return (f32reg)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+TEMPER_INLINE f32x16 joined(const f32reg* regs) { return {regs[0], regs[1]}; }
+
 }  // namespace temper::TEMPER_ISA

@@ -12,10 +12,10 @@ ROUNDS = 9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The machine's limits for one engine: its threads, its kernels, the size of its weights."""
+    """The machine's limits for one engine: its threads, its kernels, what a step reads."""
 
     read_bytes_per_s: float
-    """Read from a buffer as large as the weights, so that what a cache holds of them counts as fast."""
+    """Read from a buffer as large as what a step reads, so that what a cache holds of it counts as fast."""
     int8_operations_per_s: float
     """Multiply-adds of int8 in registers with the fastest instructions of the ISA, two operations each."""
     bf16_operations_per_s: float
@@ -37,13 +37,13 @@ class Limits:
         return num_bytes / self.read_bytes_per_s, compute
 
 
-def measure(isa: str, threads: int, weight_bytes: int) -> Limits:
+def measure(isa: str, threads: int, working_set_bytes: int) -> Limits:
     """Measure the limits; takes about a second, and wants the machine for itself.
 
     Raises:
         ValueError: this machine has no kernels of that ISA.
     """
-    size = max(LEAST_BYTES, weight_bytes)
+    size = max(LEAST_BYTES, working_set_bytes)
     return Limits(
         read_bytes_per_s=_native.read_bandwidth(size, threads, ROUNDS),
         int8_operations_per_s=_native.peak_operations("int8", isa, threads, ROUNDS),
