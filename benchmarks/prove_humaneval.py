@@ -36,8 +36,8 @@ def main() -> int:
     with launched(command, port, timeout_s=180) as server:
         found = api.evaluate(
             given.model, against=server.url, suites=("humaneval",), count=given.count, seed=SEED,
-            sampling={"temperature": 0.0, "repetition_penalty": 1.0}, concurrency=STREAMS, in_process=True, answers=True,
-            tell=tell,
+            sampling={"temperature": 0.0, "repetition_penalty": 1.0}, concurrency=STREAMS, in_process=True,
+            answers=True, tell=tell,
         )  # fmt: skip
     [suite] = found["suites"]
     report.write("humaneval", "HumanEval beside llama.cpp on the same weights", body(suite, given), {"suite": suite})
