@@ -1,8 +1,9 @@
 """HumanEval by Qwen2.5-Coder 1.5B (Q4_K_M), greedily: our engine and llama.cpp on the same file.
 
 What both write is run against the tasks' tests in the sandbox, and judged task by task (Tango's interval for paired
-shares): a kernel that loses quality would lose functions. Both are asked without any penalty for repetition: ours would
-take the model's makers' advice, llama-server has none of its own, and a penalty keeps a model from the words of its task.
+shares): a kernel that loses quality would lose functions. Both are asked without a penalty for repetition: ours would
+take the advice of the model's makers, llama-server knows of none, and a penalty keeps a model from the words of its
+task.
 
     make prove humaneval ARGS='--llama /opt/peers/llama_cpp/build/bin --count 164'
 """
@@ -35,7 +36,8 @@ def main() -> int:
     with launched(command, port, timeout_s=180) as server:
         found = api.evaluate(
             given.model, against=server.url, suites=("humaneval",), count=given.count, seed=SEED,
-            sampling={"temperature": 0.0, "repetition_penalty": 1.0}, concurrency=STREAMS, in_process=True, answers=True, tell=tell,
+            sampling={"temperature": 0.0, "repetition_penalty": 1.0}, concurrency=STREAMS, in_process=True,
+            answers=True, tell=tell,
         )  # fmt: skip
     [suite] = found["suites"]
     report.write("humaneval", "HumanEval beside llama.cpp on the same weights", body(suite, given), {"suite": suite})

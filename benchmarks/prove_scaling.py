@@ -252,8 +252,8 @@ def main() -> None:
     page.write_text(drawing.document("How the engine scales", parts), "utf-8")
     body = (
         f"{machine}. A step of N streams, in process: no server, scheduler or sampling. The limit is the longer of "
-        "reading its bytes at the bandwidth of reading as many in a row, and doing its operations at the measured peak, "
-        "both measured right after it. Drawn: "
+        "reading its bytes at the bandwidth of reading as many in a row, and doing its operations at the "
+        "measured peak, both measured right after it. Drawn: "
         f"[{page.name}]({page.name}).\n\n## Streams, 128 tokens behind each (135 M)\n\n"
         + shown(streams[1] + streams[2], "threads", "streams")
         + "\n\n## Context (135 M, 2 threads)\n\n"

@@ -19,9 +19,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-import httpx
 from launched import Launched, children, free_port, pss_bytes
 
 import report
@@ -47,7 +47,7 @@ def one_start(command: list[str], port: int, weigh: bool) -> Start:
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not first_token(f"{server.url}/v1/chat/completions", body):
+        while not first_token(port, body):
             if time.perf_counter() - start > GIVE_UP_S or process.poll() is not None:
                 sys.exit(f"{command[0]} gave no token within {GIVE_UP_S} s")
             time.sleep(0.01)
@@ -65,17 +65,23 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S + sum(cpu_s(child) for child in children(pid))
 
 
-def first_token(url: str, body: dict[str, object]) -> bool:
-    """Whether a stream gave text; False where nobody listens or the engine is not ready yet."""
+def first_token(port: int, body: dict[str, object]) -> bool:
+    """Whether a stream gave text; False where nobody listens or the engine is not ready yet.
+
+    By the plainest client there is: with httpx's, made anew for each try, asking took a core of the two.
+    """
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        with httpx.stream("POST", url, json=body, timeout=30) as answer:
-            for line in answer.iter_lines():
-                if line.startswith("data: {"):
-                    choices = json.loads(line[6:]).get("choices") or [{}]
-                    if choices[0].get("delta", {}).get("content"):
-                        return True
-    except httpx.TransportError:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.startswith(b"data: {"):
+                choices = json.loads(line[6:]).get("choices") or [{}]
+                if choices[0].get("delta", {}).get("content"):
+                    return True
+    except (OSError, HTTPException):
         pass
+    finally:
+        connection.close()
     return False
 
 

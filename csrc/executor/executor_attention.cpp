@@ -74,15 +74,15 @@ void Executor::attention_item(const AttentionWork& work, int64_t item, int worke
     const int64_t pairs = (batch.q_starts[tile.sequence + 1] - q_start) * group;
     tile.count = std::min(kTileRows, pairs - tile.first);
 
-    // Queries [head_dim][kTileRows], scaled; and what each may see.
+    // Queries, scaled; and what each may see.
     int64_t row_begin[kTileRows], row_end[kTileRows];
     tile.seen_begin = std::numeric_limits<int64_t>::max();
     for (int64_t r = 0; r < tile.count; ++r) {
-        float* to = scratch.q.data() + r;
+        float* to = scratch.q.data() + r * head_dim;
         const int64_t token = q_start + (tile.first + r) / group;
         const int64_t head = tile.kv_head * group + (tile.first + r) % group;
         const float* from = work.q[token] + head * head_dim;
-        for (int64_t d = 0; d < head_dim; ++d) to[d * kTileRows] = from[d] * op.scale;
+        for (int64_t d = 0; d < head_dim; ++d) to[d] = from[d] * op.scale;
         row_end[r] = batch.positions[token] + 1;
         row_begin[r] = op.window > 0 ? std::max<int64_t>(0, row_end[r] - op.window) : 0;
         tile.seen_begin = std::min(tile.seen_begin, row_begin[r]);

@@ -114,7 +114,7 @@ constexpr int64_t kSplit = 256;
 constexpr int64_t kTileRows = 16;
 
 struct AttentionSplit {
-    const float* q;  // [head_dim][kTileRows], scaled; rows past `rows` are not read
+    const float* q;  // [rows][head_dim], scaled
     int64_t rows;
     int64_t head_dim;
     int64_t block_tokens;  // multiple of 16, divides kSplit

@@ -32,9 +32,11 @@ def fresh(tmp_path: Path):
         yield running
 
 
-async def read_stream(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> list[str]:
-    """The data lines of a stream, until it ends."""
-    lines = []
+async def read_stream(
+    client: httpx.AsyncClient, url: str, body: dict[str, object], lines: list[str] | None = None
+) -> list[str]:
+    """The data lines of a stream, until it ends; into `lines` as they come."""
+    lines = [] if lines is None else lines
     async with client.stream("POST", f"{url}/v1/chat/completions", json=body | {"stream": True}) as answer:
         async for line in answer.aiter_lines():
             if line.startswith("data: "):
@@ -64,11 +66,12 @@ async def test_200_clients_that_leave_hold_nothing(server: Server):
 
 async def test_a_killed_worker_fails_its_streams_and_comes_back(fresh: Server):
     async with httpx.AsyncClient(timeout=60) as client:
+        seen: list[list[str]] = [[] for _ in range(8)]
         streams = [
-            asyncio.create_task(read_stream(client, fresh.url, chat(max_tokens=2000, ignore_eos=True)))
-            for _ in range(8)
+            asyncio.create_task(read_stream(client, fresh.url, chat(max_tokens=2000, ignore_eos=True), lines))
+            for lines in seen
         ]
-        await asyncio.sleep(1.0)
+        await asyncio.to_thread(wait_until, lambda: all(seen), 60.0, "every stream has begun")
         os.kill(fresh.worker_pid(), signal.SIGKILL)
         endings = await asyncio.wait_for(asyncio.gather(*streams), 60)
         for lines in endings:

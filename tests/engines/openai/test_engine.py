@@ -243,6 +243,15 @@ async def test_servers_are_recognised_and_their_fields_known(owner, dialect, fie
             assert state.bodies[0][field] == 5
 
 
+async def test_asking_for_nothing_is_no_field_to_refuse():
+    off = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    for owner, sent in (("nobody", {}), ("llamacpp", {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0})):
+        request = ask([{"role": "user", "content": "hi"}], **off)
+        async with upstream(lambda n: [head(), DONE], listed(owner)) as state, engine_at(state) as engine:
+            await anext(engine.generate(request))
+            assert {name: value for name, value in state.bodies[0].items() if name in {*off, "repeat_penalty"}} == sent
+
+
 async def test_a_server_without_a_list_needs_the_models_name():
     nothing = answer(404, {})
     events, state = await events_of(lambda n: [head(), text("a", "stop"), DONE], models=nothing, model="given")

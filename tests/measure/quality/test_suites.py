@@ -12,7 +12,7 @@ from temper.engines.base import Capabilities, Scores
 from temper.engines.fake import FakeEngine
 from temper.engines.openai import Endpoint, OpenAIEngine
 from temper.errors import Invalid, Unsupported
-from temper.measure.quality.agreement import AgreementSuite
+from temper.measure.quality.agreement import LIKELIEST, AgreementSuite
 from temper.measure.quality.compare import compare
 from temper.measure.quality.evaluate import evaluate
 from temper.measure.quality.kinds import Needs, find
@@ -106,7 +106,9 @@ async def test_agreement_with_itself_and_with_another():
     apart = await evaluate(other, AgreementSuite(one), 1, 4)
     assert apart.figure("exact").value == 0.0
     assert apart.figure("similarity").value == pytest.approx(5 / 6)
-    assert all(request.sampling.temperature == 0.0 for request in one.seen)
+    # Outright: a model's makers may recommend a penalty, and the other side know nothing of it.
+    assert all(request.sampling == LIKELIEST for request in one.seen)
+    assert (LIKELIEST.temperature, LIKELIEST.repetition_penalty) == (0.0, 1.0)
 
 
 async def test_stories_that_go_in_circles_are_seen():

@@ -1,18 +1,21 @@
 """Requests to JSON bodies of OpenAI's API, in the dialect of one server.
 
-What the dialect has no word for is refused by name, never left out.
+What the dialect has no word for is refused by name, never left out, unless it asks for nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from temper.engines.base import Capabilities
 from temper.engines.openai.dialects import Dialect
 from temper.errors import Invalid, Unsupported
 from temper.types import MediaPart, Message, Request
+
+_NOTHING: Final = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""What switches a field off: a server without it does that already."""
 
 
 def check(request: Request, can: Capabilities, dialect: Dialect) -> None:
@@ -75,6 +78,8 @@ def body(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
         found[name] = value
     for name, value in _beyond(request):
         if name not in dialect.fields:
+            if name in _NOTHING and value == _NOTHING[name]:
+                continue
             raise Unsupported(
                 f"'{name}' is set, but {dialect.name} servers have no such field", param=name, hint="leave it out"
             )

@@ -1,7 +1,8 @@
 """The suite `agreement`: does an engine still say what the incumbent says? It needs no labels.
 
-Both are asked the same, greedily. Disagreement is no error in itself; agreement is evidence that a change of precision
-or of a kernel changed nothing that can be seen.
+Both are asked for their likeliest tokens, and that outright: what is left out each side would fill in by itself, one
+with the penalty for repetition that the model's makers recommend and the other with none. Disagreement is no error in
+itself; agreement is evidence that a change of precision or of a kernel changed nothing that can be seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from temper.measure.quality.writing import WritingSuite
 from temper.types import Limits, Sampling
 
 MAX_TOKENS = 64
+LIKELIEST = Sampling(
+    temperature=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, no_repeat_ngram_size=0
+)
 
 METRICS = (
     Metric("token_agreement", "share of positions that hold the same token, of the longer answer's; all that follows "
@@ -48,9 +52,7 @@ class AgreementSuite:
 
     async def measure(self, engine: Engine, item: Item) -> Mapping[str, float]:
         """Ask both, one after the other, and compare."""
-        request = replace(
-            item.request, sampling=Sampling(temperature=0.0), limits=Limits(max_tokens=MAX_TOKENS), logprobs=None
-        )
+        request = replace(item.request, sampling=LIKELIEST, limits=Limits(max_tokens=MAX_TOKENS), logprobs=None)
         ours = await collect(engine.generate(request))
         theirs = await collect(self._incumbent.generate(request))
         a, b = _units(theirs, ours)
