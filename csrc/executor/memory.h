@@ -20,8 +20,8 @@ class LazyMemory {
             mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (at == MAP_FAILED) throw std::bad_alloc();
         data_ = static_cast<uint8_t*>(at);
-        // Each piece of a context lies in a small page of its own otherwise, and finding it costs more than
-        // reading it. Where the system has no large pages, small ones do.
+        // Each piece of a context would lie in a small page of its own, to be found before it can be read.
+        // Only a hint: where the system has no large pages, small ones do.
         madvise(at, bytes_, MADV_HUGEPAGE);
     }
     LazyMemory(LazyMemory&& other) noexcept
