@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from temper.errors import TemperError
 
@@ -96,6 +97,21 @@ class Sampling:
     temperature_schedule: TemperatureSchedule | None = None
     seed: int | None = None
     num_beams: int | None = None
+
+
+NEUTRAL: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "no_repeat_ngram_size": 0,
+    }
+)
+"""Values of `Sampling` that change nothing: tokens are drawn as the model says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from temper.errors import Invalid
 from temper.kernels.executor import SamplerParams
-from temper.types import Sampling, TemperatureSchedule
+from temper.types import NEUTRAL, Sampling, TemperatureSchedule
 
 if TYPE_CHECKING:
     from temper.profile.native import SamplingConfig, ScheduleConfig
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 PresetLookup = Callable[[str], "TaskPreset"]
 """A task preset by name; raises `NotFound` for a name it does not have."""
 
-_NEUTRAL: dict[str, float] = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "no_repeat_ngram_size": 0,
-}
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 5.0),
     "top_p": (0.0, 1.0),
@@ -53,7 +43,7 @@ class Resolved:
     temperature: float
     schedule: TemperatureSchedule | None
     values: Mapping[str, float]
-    """The remaining fields of `_NEUTRAL` by name."""
+    """The remaining fields of `NEUTRAL` by name."""
     seed: int
     preset: str | None
     logit_bias: tuple[tuple[int, float], ...]
@@ -94,16 +84,16 @@ def resolve(
         NotFound: there is no such preset.
     """
     _check(request, vocab_size)
-    layers = [_fields(request)]
+    layers: list[Mapping[str, Any]] = [_fields(request)]
     if request.preset is not None:
         layers.append(_fields(presets(request.preset).sampling))
     layers.append(_fields(profile))
     if profile.preset is not None:
         layers.append(_fields(presets(profile.preset).sampling))
-    layers.append({k: v for k, v in generation_defaults.items() if k in _NEUTRAL and v is not None})
-    layers.append(_NEUTRAL)
+    layers.append({k: v for k, v in generation_defaults.items() if k in NEUTRAL and v is not None})
+    layers.append(NEUTRAL)
 
-    values = {name: next(layer[name] for layer in layers if name in layer) for name in _NEUTRAL}
+    values = {name: next(layer[name] for layer in layers if name in layer) for name in NEUTRAL}
     schedule = None
     for layer in layers:  # an explicit temperature ends the search: it overrides lower layers' schedules
         if "temperature_schedule" in layer:
@@ -133,7 +123,7 @@ def scheduled_temperature(schedule: TemperatureSchedule, step: int, paragraph_st
 
 
 def _fields(layer: Sampling | SamplingConfig) -> dict[str, Any]:
-    names = (*_NEUTRAL, "temperature_schedule")
+    names = (*NEUTRAL, "temperature_schedule")
     return {name: value for name in names if (value := getattr(layer, name)) is not None}
 
 

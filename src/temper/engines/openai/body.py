@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from temper.engines.base import Capabilities
 from temper.engines.openai.dialects import Dialect
 from temper.errors import Invalid, Unsupported
-from temper.types import MediaPart, Message, Request
-
-_NOTHING: Final = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-"""What switches a field off: a server without it does that already."""
+from temper.types import NEUTRAL, MediaPart, Message, Request
 
 
 def check(request: Request, can: Capabilities, dialect: Dialect) -> None:
@@ -78,7 +75,7 @@ def body(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
         found[name] = value
     for name, value in _beyond(request):
         if name not in dialect.fields:
-            if name in _NOTHING and value == _NOTHING[name]:
+            if value == NEUTRAL.get(name):  # a server without the field does that already
                 continue
             raise Unsupported(
                 f"'{name}' is set, but {dialect.name} servers have no such field", param=name, hint="leave it out"
